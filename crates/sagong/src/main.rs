@@ -1,0 +1,2 @@
+//! sagong
+fn main() {}

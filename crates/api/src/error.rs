@@ -13,7 +13,7 @@ pub enum ApiError {
     #[error("Unauthorized")]
     Unauthorized,
     /// 403 Forbidden: `pods "x" is forbidden: DETAIL`.
-    #[error("{resource} \"{name}\" is forbidden: {detail}")]
+    #[error("{}forbidden: {detail}", forbidden_subject(resource, name))]
     Forbidden {
         /// Plural resource, with `.group` unless core.
         resource: String,
@@ -70,7 +70,7 @@ pub enum ApiError {
     #[error("the body of the request was in an unknown format - accepted media types include: {0}")]
     UnsupportedMediaType(String),
     /// 422 Invalid, with every field error: `Deployment.apps "x" is invalid: [..]`.
-    #[error("{kind} \"{name}\" is invalid: {}", aggregate(errors))]
+    #[error("{kind} \"{name}\" is invalid{}", aggregate(errors))]
     Invalid {
         /// Kind, with `.group` unless core.
         kind: String,
@@ -98,6 +98,15 @@ pub enum ApiError {
     Timeout(String),
 }
 
+/// What is forbidden; the name may be empty (a list), and the resource too (a path).
+fn forbidden_subject(resource: &str, name: &str) -> String {
+    match (resource.is_empty(), name.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => format!("{resource} is "),
+        (false, false) => format!("{resource} \"{name}\" is "),
+    }
+}
+
 /// As upstream's `ToAggregate`: one error bare, several in brackets, repeats dropped.
 fn aggregate(errors: &Errors) -> String {
     let mut seen: Vec<String> = Vec::new();
@@ -107,5 +116,9 @@ fn aggregate(errors: &Errors) -> String {
             seen.push(text);
         }
     }
-    if seen.len() == 1 { seen.swap_remove(0) } else { format!("[{}]", seen.join(", ")) }
+    match seen.as_slice() {
+        [] => String::new(),
+        [one] => format!(": {one}"),
+        several => format!(": [{}]", several.join(", ")),
+    }
 }

@@ -100,7 +100,8 @@ pub type Errors = Vec<FieldError>;
 
 /// `Required value[: detail]`.
 pub fn required(path: &Path, detail: &str) -> FieldError {
-    let message = if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
+    let message =
+        if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
     FieldError { path: path.clone(), cause: Cause::Required, message }
 }
 

@@ -5,6 +5,7 @@
 //! for any particular kind.
 
 use crate::field::Errors;
+use crate::name::NameRule;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
@@ -177,6 +178,11 @@ pub trait Kind: Send + Sync + 'static {
         Subresources::default()
     }
 
+    /// What `metadata.name` must look like.
+    fn name_rule(&self) -> NameRule {
+        NameRule::Subdomain
+    }
+
     /// Fills in upstream's defaults. Idempotent.
     fn default(&self, _object: &mut Self::Object) {}
 
@@ -270,6 +276,8 @@ pub trait ServedKind: Send + Sync {
     fn identity(&self) -> Identity;
     /// Subresources beyond the object itself.
     fn subresources(&self) -> Subresources;
+    /// [`Kind::name_rule`].
+    fn name_rule(&self) -> NameRule;
     /// Reads an object; the issues are for `fieldValidation=Strict|Warn` and do not stop it.
     fn decode(&self, json: &[u8]) -> Result<(Box<dyn Object>, Vec<FieldIssue>), DecodeError>;
     /// The JSON schema (schemars, draft 2020-12, with `$defs`) of the type, for OpenAPI.

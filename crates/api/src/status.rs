@@ -1,0 +1,124 @@
+//! `Status` objects: what every request that does not return another object is answered with
+//! (`k8s.io/apimachinery/pkg/api/errors`).
+
+use crate::error::ApiError;
+use crate::field::Errors;
+use crate::kind::Identity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+
+impl ApiError {
+    /// The HTTP status code.
+    pub fn code(&self) -> u16 {
+        self.code_and_reason().0
+    }
+
+    /// The machine-readable reason, `NotFound` say.
+    pub fn reason(&self) -> &'static str {
+        self.code_and_reason().1
+    }
+
+    /// The `Status` to answer with.
+    pub fn status(&self) -> Status {
+        let (code, reason) = self.code_and_reason();
+        Status {
+            code: Some(code.into()),
+            details: self.details(),
+            message: Some(self.to_string()),
+            reason: (!reason.is_empty()).then(|| reason.to_owned()),
+            status: Some("Failure".to_owned()),
+            ..Status::default()
+        }
+    }
+
+    fn code_and_reason(&self) -> (u16, &'static str) {
+        match self {
+            Self::BadRequest(_) => (400, "BadRequest"),
+            Self::Unauthorized => (401, "Unauthorized"),
+            Self::Forbidden { .. } => (403, "Forbidden"),
+            Self::NotFound { .. } | Self::UnknownResource => (404, "NotFound"),
+            Self::MethodNotAllowed => (405, "MethodNotAllowed"),
+            Self::NotAcceptable(_) => (406, "NotAcceptable"),
+            Self::AlreadyExists { .. } => (409, "AlreadyExists"),
+            Self::Conflict { .. } => (409, "Conflict"),
+            Self::Expired(_) => (410, "Expired"),
+            Self::TooLarge { .. } => (413, "RequestEntityTooLarge"),
+            Self::UnsupportedMediaType(_) => (415, "UnsupportedMediaType"),
+            Self::Invalid { .. } => (422, "Invalid"),
+            Self::TooManyRequests { .. } => (429, "TooManyRequests"),
+            Self::Internal(_) => (500, "InternalError"),
+            Self::Unavailable(_) => (503, "ServiceUnavailable"),
+            Self::Timeout(_) => (504, "Timeout"),
+        }
+    }
+
+    fn details(&self) -> Option<StatusDetails> {
+        match self {
+            Self::Forbidden { resource, name, .. }
+            | Self::NotFound { resource, name }
+            | Self::AlreadyExists { resource, name }
+            | Self::Conflict { resource, name, .. } => Some(details_of(resource, name)),
+            Self::Invalid { kind, name, errors } => {
+                Some(StatusDetails { causes: causes_of(errors), ..details_of(kind, name) })
+            }
+            Self::TooManyRequests { retry_after, .. } => Some(StatusDetails {
+                retry_after_seconds: Some(i32::try_from(*retry_after).unwrap_or(i32::MAX)),
+                ..StatusDetails::default()
+            }),
+            Self::Internal(cause) => Some(StatusDetails {
+                causes: Some(vec![StatusCause { message: Some(cause.clone()), ..StatusCause::default() }]),
+                ..StatusDetails::default()
+            }),
+            Self::UnknownResource | Self::MethodNotAllowed | Self::Timeout(_) => {
+                Some(StatusDetails::default())
+            }
+            Self::BadRequest(_)
+            | Self::Unauthorized
+            | Self::NotAcceptable(_)
+            | Self::Expired(_)
+            | Self::TooLarge { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::Unavailable(_) => None,
+        }
+    }
+}
+
+/// Details that name an object. `qualified` is `deployments.apps` or `Deployment.apps`, as the variant has it.
+fn details_of(qualified: &str, name: &str) -> StatusDetails {
+    let (kind, group) = qualified.split_once('.').unwrap_or((qualified, ""));
+    StatusDetails {
+        group: non_empty(group),
+        kind: non_empty(kind),
+        name: non_empty(name),
+        ..StatusDetails::default()
+    }
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn causes_of(errors: &Errors) -> Option<Vec<StatusCause>> {
+    let cause = |error: &crate::field::FieldError| StatusCause {
+        reason: Some(error.cause.reason().to_owned()),
+        message: Some(error.message.clone()),
+        field: Some(error.path.to_string()),
+    };
+    (!errors.is_empty()).then(|| errors.iter().map(cause).collect())
+}
+
+/// The `Success` a delete answers with once the object is gone.
+pub fn deleted(identity: &Identity, name: &str, uid: &str) -> Status {
+    Status {
+        status: Some("Success".to_owned()),
+        details: Some(StatusDetails {
+            uid: non_empty(uid),
+            ..details_of(&identity.qualified_resource(), name)
+        }),
+        ..Status::default()
+    }
+}
+
+/// The bare `Success` a deletecollection of nothing, or a binding, answers with.
+pub fn success(code: u16) -> Status {
+    Status { status: Some("Success".to_owned()), code: Some(code.into()), ..Status::default() }
+}

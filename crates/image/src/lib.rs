@@ -2,6 +2,26 @@
 //! mounted with overlayfs.
 //!
 //! The kubelet knows it through [`Images`].
+//!
+//! * [`ImageStore`]: the directory on disk, and [`Images`] over it.
+//! * `reference`: names, normalised as Docker does.
+//! * `archive`: `docker save` archives and OCI layouts.
+//! * `import`: an image from a plain directory.
+//! * `pull`: from a registry.
+//! * `layer`: a layer's tar stream to a directory, trusting nothing in it.
+//! * `snapshot`: overlayfs mounts on top of layers.
+
+mod archive;
+mod import;
+mod layer;
+mod pull;
+mod reference;
+mod snapshot;
+mod store;
+
+pub use import::{ImportOptions, ImportedFile};
+pub use reference::normalize;
+pub use store::ImageStore;
 
 use async_trait::async_trait;
 use std::path::PathBuf;
@@ -22,7 +42,7 @@ pub struct Image {
 }
 
 /// The parts of the OCI image config that a container needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ImageConfig {
     /// Command to run.
     pub entrypoint: Vec<String>,

@@ -1,7 +1,12 @@
 //! A versioned key-value store with watch: what the API server keeps its objects in.
 //!
 //! [`Store`] is shaped so that etcd fits behind it: one global revision, compare-and-swap transactions,
-//! list by prefix, watch from a revision.
+//! list by prefix, watch from a revision. [`EmbeddedStore`] is the engine in a file of its own; its rooms
+//! are under `embedded/`.
+
+mod embedded;
+
+pub use embedded::{EmbeddedStore, Options};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -94,6 +99,20 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What was put, or what was deleted.
+    pub fn entry(&self) -> &Arc<Entry> {
+        match self {
+            Self::Put { entry, .. } | Self::Delete { entry } => entry,
+        }
+    }
+
+    /// The revision of the change.
+    pub fn revision(&self) -> Revision {
+        self.entry().modified
+    }
+}
+
 /// Where a store can fail. A refused condition is not an error but an [`Outcome`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -121,7 +140,8 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The write could not be made durable; whether it happened is told by `happened`.
+    /// The write could not be made durable. It was shown to no reader and no watch; whether it is on disk is
+    /// known only when a later read shows it.
     #[error("writing the store: {source}")]
     Write {
         /// Why.
@@ -141,7 +161,10 @@ pub trait Store: Send + Sync {
     /// The entries whose key starts with `prefix` and is greater than `after`, at most `limit` (0: all).
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
-    /// Carries out all writes at one revision, or none. Durable before it returns.
+    /// Carries out all writes at one revision, or none. Durable before it returns. The conditions are judged
+    /// against the store as it was before the transaction; of several writes to one key the last counts.
+    /// When nothing changes, the outcome names the present revision and no new one is used up. Dropping the
+    /// future does not take the transaction back.
     async fn commit(&self, writes: Vec<Write>) -> Result<Outcome, StoreError>;
 
     /// Every change after revision `from` to keys that start with `prefix`, in order, none missing, none

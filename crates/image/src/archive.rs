@@ -100,7 +100,8 @@ impl ImageStore {
             } else if contents.has("manifest.json") {
                 read_docker(&store, &contents)?
             } else {
-                let message = "it holds neither manifest.json (docker save) nor oci-layout (OCI image layout)";
+                let message =
+                    "it holds neither manifest.json (docker save) nor oci-layout (OCI image layout)";
                 return Err(refused(&contents.name, message));
             };
             found.into_iter().map(|record| store.add_image(record)).collect()
@@ -121,18 +122,20 @@ impl Contents {
     fn of_archive(path: &Path, scratch: Scratch) -> Result<Self, ImageError> {
         let name = path.display().to_string();
         let fail = |source| ImageError::Io { step: "reading", object: name.clone(), source };
-        let corrupt = |error: io::Error| refused(&name, error.to_string());
+        let corrupt = |error: io::Error| refused(&name, format!("it is not a whole tar archive: {error}"));
         let mut file = File::open(path).map_err(fail)?;
         let mut magic = [0u8; 2];
         let gzip = matches!(file.read(&mut magic), Ok(2)) && magic == [0x1f, 0x8b];
         io::Seek::rewind(&mut file).map_err(fail)?;
-        let stream: Box<dyn Read> = if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let stream: Box<dyn Read> =
+            if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
         let mut archive = tar::Archive::new(stream);
         let (mut files, mut links) = (HashMap::new(), Vec::new());
         for (i, entry) in archive.entries().map_err(corrupt)?.enumerate() {
             let mut entry = entry.map_err(corrupt)?;
-            let inside = inner_path(&entry.path().map_err(corrupt)?)
-                .ok_or_else(|| refused(&name, format!("the path {:?} leads out of the archive", entry.path())))?;
+            let inside = inner_path(&entry.path().map_err(corrupt)?).ok_or_else(|| {
+                refused(&name, format!("the path {:?} leads out of the archive", entry.path()))
+            })?;
             if entry.header().entry_type().is_file() {
                 let place = scratch.path().join(i.to_string());
                 let mut out = File::create(&place).map_err(fail)?;
@@ -180,7 +183,8 @@ impl Contents {
     }
 
     fn open(&self, inside: &str) -> Result<(File, u64), ImageError> {
-        let place = self.files.get(inside).ok_or_else(|| refused(&self.name, format!("it lacks {inside}")))?;
+        let place =
+            self.files.get(inside).ok_or_else(|| refused(&self.name, format!("it lacks {inside}")))?;
         let fail = |source| ImageError::Io { step: "reading", object: self.name.clone(), source };
         let file = File::open(place).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
@@ -202,7 +206,11 @@ impl Contents {
     fn blob(&self, digest: &str) -> Result<Vec<u8>, ImageError> {
         let bytes = self.document(&blob_path(digest, &self.name)?)?;
         let found = digest_of(&bytes);
-        if found == digest { Ok(bytes) } else { Err(refused(&self.name, format!("blob {digest} has the digest {found}"))) }
+        if found == digest {
+            Ok(bytes)
+        } else {
+            Err(refused(&self.name, format!("blob {digest} has the digest {found}")))
+        }
     }
 }
 
@@ -243,7 +251,11 @@ fn read_docker(store: &ImageStore, contents: &Contents) -> Result<Vec<Record>, I
     manifests.into_iter().map(|manifest| read_docker_image(store, contents, manifest)).collect()
 }
 
-fn read_docker_image(store: &ImageStore, contents: &Contents, manifest: DockerManifest) -> Result<Record, ImageError> {
+fn read_docker_image(
+    store: &ImageStore,
+    contents: &Contents,
+    manifest: DockerManifest,
+) -> Result<Record, ImageError> {
     let config = contents.document(&manifest.config)?;
     let id = digest_of(&config);
     // The config's file is named by its digest: `<hex>.json` or `blobs/sha256/<hex>`.
@@ -260,7 +272,12 @@ fn read_docker_image(store: &ImageStore, contents: &Contents, manifest: DockerMa
     Ok(record)
 }
 
-fn add_layers(store: &ImageStore, contents: &Contents, config: &ConfigFile, paths: &[String]) -> Result<u64, ImageError> {
+fn add_layers(
+    store: &ImageStore,
+    contents: &Contents,
+    config: &ConfigFile,
+    paths: &[String],
+) -> Result<u64, ImageError> {
     let diff_ids = config.diff_ids();
     if diff_ids.len() != paths.len() {
         let message = format!("the config names {} layers and the manifest {}", diff_ids.len(), paths.len());
@@ -322,7 +339,12 @@ fn read_layout(store: &ImageStore, contents: &Contents) -> Result<Vec<Record>, I
     Ok(records)
 }
 
-fn read_manifest(store: &ImageStore, contents: &Contents, descriptor: &Descriptor, depth: u8) -> Result<Record, ImageError> {
+fn read_manifest(
+    store: &ImageStore,
+    contents: &Contents,
+    descriptor: &Descriptor,
+    depth: u8,
+) -> Result<Record, ImageError> {
     let bytes = contents.blob(&descriptor.digest)?;
     if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
         if depth >= 4 {

@@ -59,7 +59,11 @@ impl ImageStore {
     ///
     /// # Errors
     /// If the name is not one, or the store cannot be written.
-    pub async fn import_files(&self, files: Vec<ImportedFile>, options: ImportOptions) -> Result<Image, ImageError> {
+    pub async fn import_files(
+        &self,
+        files: Vec<ImportedFile>,
+        options: ImportOptions,
+    ) -> Result<Image, ImageError> {
         let store = self.clone();
         blocking(move || {
             let scratch = store.scratch()?;
@@ -87,7 +91,8 @@ impl ImageStore {
         let config = config.to_string().into_bytes();
         let _held = self.hold_layers()?;
         self.add_layer(&bytes[..], &diff_id)?;
-        let mut record = ConfigFile::parse(&config, &name)?.into_record(digest_of(&config), bytes.len() as u64);
+        let mut record =
+            ConfigFile::parse(&config, &name)?.into_record(digest_of(&config), bytes.len() as u64);
         record.tags.insert(name);
         self.add_image(record)
     }

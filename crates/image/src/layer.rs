@@ -5,7 +5,8 @@
 //! understands: a character device 0/0, or the attribute `trusted.overlay.opaque`.
 
 use rustix::fs::{
-    self as sys, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    self as sys, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -212,7 +213,10 @@ fn make<R: Read>(root: &OwnedFd, parent: &OwnedFd, name: &OsStr, entry: &mut Ent
     // After chown, which clears setuid. The place was made by us and is no link.
     sys::chmodat(parent, name, mode, AtFlags::empty())?;
     set_attributes(parent, name, entry)?;
-    let time = Timespec { tv_sec: i64::try_from(entry.header().mtime()?).unwrap_or(0), tv_nsec: 0 };
+    let time = Timespec {
+        tv_sec: entry.header().mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
+        tv_nsec: 0,
+    };
     let times = Timestamps { last_access: time, last_modification: time };
     sys::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
@@ -242,9 +246,9 @@ fn make_hard_link<R: Read>(
 
 fn set_owner<R: Read>(parent: &OwnedFd, name: &OsStr, entry: &Entry<'_, R>) -> io::Result<()> {
     let id = |raw: u64| u32::try_from(raw).map_err(|_| io::Error::other("an owner id over 32 bits"));
-    // u32::MAX is chown's "leave it".
-    let uid = Some(id(entry.header().uid()?)?).filter(|&id| id != u32::MAX).map(Uid::from_raw);
-    let gid = Some(id(entry.header().gid()?)?).filter(|&id| id != u32::MAX).map(Gid::from_raw);
+    // Some tools leave the fields empty, for root and the epoch. u32::MAX is chown's "leave it".
+    let uid = Some(id(entry.header().uid().unwrap_or(0))?).filter(|&id| id != u32::MAX).map(Uid::from_raw);
+    let gid = Some(id(entry.header().gid().unwrap_or(0))?).filter(|&id| id != u32::MAX).map(Gid::from_raw);
     sys::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into)
 }
 
@@ -257,7 +261,8 @@ fn set_attributes<R: Read>(parent: &OwnedFd, name: &OsStr, entry: &mut Entry<'_,
             continue;
         };
         if attribute == "security.capability" || attribute.starts_with("user.") {
-            let set = sys::lsetxattr(within(parent, name), attribute, extension.value_bytes(), XattrFlags::empty());
+            let set =
+                sys::lsetxattr(within(parent, name), attribute, extension.value_bytes(), XattrFlags::empty());
             match set {
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
                 Err(other) => return Err(other.into()),
@@ -357,7 +362,8 @@ mod tests {
     fn what_leads_out_of_the_layer_is_refused(#[case] build: fn(&mut tar::Builder<Vec<u8>>)) {
         let (outer, result) = unpacked(&archive(build));
         assert!(matches!(result, Err(LayerError::Hostile { .. })), "{result:?}");
-        let outside: Vec<_> = std::fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let outside: Vec<_> =
+            std::fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(outside, ["root"], "nothing was written beside the layer");
     }
 

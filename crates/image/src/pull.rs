@@ -43,7 +43,11 @@ struct Pull<'a> {
 }
 
 impl<'a> Pull<'a> {
-    fn new(store: &'a ImageStore, reference: Reference, credentials: Option<Credentials>) -> Result<Self, ImageError> {
+    fn new(
+        store: &'a ImageStore,
+        reference: Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, ImageError> {
         // Fails only if one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let protocol =
@@ -58,10 +62,8 @@ impl<'a> Pull<'a> {
             Some(Credentials { username, password }) => RegistryAuth::Basic(username, password),
             None => RegistryAuth::Anonymous,
         };
-        let client = Client::try_from(config).map_err(|error| ImageError::Pull {
-            reference: reference.whole(),
-            message: chain(&error),
-        })?;
+        let client = Client::try_from(config)
+            .map_err(|error| ImageError::Pull { reference: reference.whole(), message: chain(&error) })?;
         Ok(Self { store, reference, client, auth })
     }
 
@@ -138,8 +140,11 @@ impl<'a> Pull<'a> {
         let fail = |source| ImageError::Io { step: "writing layer", object: diff_id.clone(), source };
         let mut file = tokio::fs::File::create(&path).await.map_err(fail)?;
         // The stream checks the bytes against the descriptor's digest as they pass.
-        let mut stream =
-            self.client.pull_blob_stream(&self.reference, &layer).await.map_err(|error| self.failed(&error))?;
+        let mut stream = self
+            .client
+            .pull_blob_stream(&self.reference, &layer)
+            .await
+            .map_err(|error| self.failed(&error))?;
         while let Some(chunk) = stream.stream.next().await {
             let chunk = chunk.map_err(|error| self.failed(&error))?;
             file.write_all(&chunk).await.map_err(fail)?;

@@ -70,13 +70,19 @@ impl ImageStore {
         match std::fs::read_to_string(self.snapshot(key)?.join("layers")) {
             Ok(text) => Ok(text.lines().map(|layer| self.layer(layer)).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(ImageError::Io { step: "reading layers of snapshot", object: key.to_owned(), source }),
+            Err(source) => {
+                Err(ImageError::Io { step: "reading layers of snapshot", object: key.to_owned(), source })
+            }
         }
     }
 
     pub(crate) fn snapshot_keys(&self) -> Result<Vec<String>, ImageError> {
         let directory = self.root().join("snapshots");
-        let fail = |source| ImageError::Io { step: "listing snapshots in", object: directory.display().to_string(), source };
+        let fail = |source| ImageError::Io {
+            step: "listing snapshots in",
+            object: directory.display().to_string(),
+            source,
+        };
         let entries = std::fs::read_dir(&directory).map_err(fail)?;
         entries
             .map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()).map_err(fail))
@@ -97,9 +103,12 @@ fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<CString> 
         text.extend(name.as_bytes());
         text.extend(path.as_os_str().as_bytes());
     }
-    if lower.iter().map(PathBuf::as_path).chain([upper, work]).any(|p| {
-        p.as_os_str().as_bytes().iter().any(|b| matches!(b, b':' | b',' | b'\\'))
-    }) {
+    if lower
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([upper, work])
+        .any(|p| p.as_os_str().as_bytes().iter().any(|b| matches!(b, b':' | b',' | b'\\')))
+    {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the data directory's path has a ':', ',' or '\\', which overlayfs cannot mount; use another --data-dir",
@@ -108,7 +117,11 @@ fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<CString> 
     if text.len() >= OPTIONS_LIMIT {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{} layers make {} bytes of mount options, over the kernel's {OPTIONS_LIMIT}; use a shorter --data-dir or an image with fewer layers", lower.len(), text.len()),
+            format!(
+                "{} layers make {} bytes of mount options, over the kernel's {OPTIONS_LIMIT}; use a shorter --data-dir or an image with fewer layers",
+                lower.len(),
+                text.len()
+            ),
         ));
     }
     CString::new(text).map_err(io::Error::other)

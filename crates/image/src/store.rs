@@ -63,7 +63,11 @@ impl ImageStore {
     /// # Errors
     /// If the directory cannot be made or written.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let fail = |source| ImageError::Io { step: "opening image store", object: root.display().to_string(), source };
+        let fail = |source| ImageError::Io {
+            step: "opening image store",
+            object: root.display().to_string(),
+            source,
+        };
         for part in ["", "layers", "snapshots", "tmp"] {
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -174,7 +178,8 @@ impl ImageStore {
         let name = reference::parse(reference)?;
         let whole = name.whole();
         // With a digest, the tag says nothing.
-        let digest = name.digest().map(|digest| format!("{}/{}@{digest}", name.registry(), name.repository()));
+        let digest =
+            name.digest().map(|digest| format!("{}/{}@{digest}", name.registry(), name.repository()));
         Ok(images.into_iter().find(|image| match &digest {
             Some(digest) => image.digests.contains(digest),
             None => image.tags.contains(&whole),
@@ -213,8 +218,13 @@ impl ImageStore {
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(());
         }
-        let mut used: BTreeSet<PathBuf> =
-            self.read()?.images.iter().flat_map(|image| &image.layers).map(|layer| self.layer(layer)).collect();
+        let mut used: BTreeSet<PathBuf> = self
+            .read()?
+            .images
+            .iter()
+            .flat_map(|image| &image.layers)
+            .map(|layer| self.layer(layer))
+            .collect();
         for key in self.snapshot_keys()? {
             used.extend(self.snapshot_layers(&key)?);
         }

@@ -1,13 +1,15 @@
 //! What every engine behind [`Store`] must do, whatever it stores in. Each check works under a prefix of its
 //! own and compares revisions only with each other, so a store that is already in use will do.
 
+#![allow(dead_code)] // Shared by several test binaries, none of which uses all of it.
+
 use bytes::Bytes;
 use sagong_store::{Batch, Entry, Event, Expect, Outcome, Revision, Store, StoreError, Watch, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// All checks.
-pub async fn run(store: &dyn Store) {
+pub(crate) async fn run(store: &dyn Store) {
     an_absent_key_is_none(store).await;
     a_put_is_read_back_with_its_revisions(store).await;
     every_changing_transaction_has_the_next_revision(store).await;
@@ -26,16 +28,16 @@ pub async fn run(store: &dyn Store) {
     a_dropped_wait_loses_nothing(store).await;
 }
 
-pub fn put(key: &str, value: impl Into<Vec<u8>>, expect: Expect) -> Write {
+pub(crate) fn put(key: &str, value: impl Into<Vec<u8>>, expect: Expect) -> Write {
     Write { key: key.to_owned(), expect, value: Some(Bytes::from(value.into())) }
 }
 
-pub fn delete(key: &str, expect: Expect) -> Write {
+pub(crate) fn delete(key: &str, expect: Expect) -> Write {
     Write { key: key.to_owned(), expect, value: None }
 }
 
 /// Commits what must succeed.
-pub async fn committed(store: &dyn Store, writes: Vec<Write>) -> Revision {
+pub(crate) async fn committed(store: &dyn Store, writes: Vec<Write>) -> Revision {
     match store.commit(writes).await.expect("commit") {
         Outcome::Committed(revision) => revision,
         refused => panic!("refused: {refused:?}"),
@@ -43,7 +45,7 @@ pub async fn committed(store: &dyn Store, writes: Vec<Write>) -> Revision {
 }
 
 /// Commits what must be refused.
-pub async fn refused(store: &dyn Store, writes: Vec<Write>) -> (usize, Option<Arc<Entry>>) {
+pub(crate) async fn refused(store: &dyn Store, writes: Vec<Write>) -> (usize, Option<Arc<Entry>>) {
     match store.commit(writes).await.expect("commit") {
         Outcome::Refused { index, current } => (index, current),
         committed => panic!("not refused: {committed:?}"),
@@ -51,7 +53,7 @@ pub async fn refused(store: &dyn Store, writes: Vec<Write>) -> (usize, Option<Ar
 }
 
 /// The next batch, which must be of changes and come within ten seconds.
-pub async fn next_events(watch: &mut Watch) -> Vec<Event> {
+pub(crate) async fn next_events(watch: &mut Watch) -> Vec<Event> {
     match tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("no change within 10 s") {
         Batch::Events(events) => {
             assert!(!events.is_empty(), "an empty batch");
@@ -62,7 +64,7 @@ pub async fn next_events(watch: &mut Watch) -> Vec<Event> {
 }
 
 /// Exactly `count` changes.
-pub async fn events(watch: &mut Watch, count: usize) -> Vec<Event> {
+pub(crate) async fn events(watch: &mut Watch, count: usize) -> Vec<Event> {
     let mut events = Vec::new();
     while events.len() < count {
         events.extend(next_events(watch).await);
@@ -72,7 +74,7 @@ pub async fn events(watch: &mut Watch, count: usize) -> Vec<Event> {
 }
 
 /// A change in short: `+key=value@revision`, `~` for an update, `-` for a deletion.
-pub fn brief(event: &Event) -> String {
+pub(crate) fn brief(event: &Event) -> String {
     let entry = event.entry();
     let sign = match event {
         Event::Put { previous: None, .. } => '+',
@@ -244,7 +246,7 @@ async fn a_listing_and_a_watch_from_its_revision_miss_nothing(store: &dyn Store)
             let mut seen: Vec<String> = page.entries.iter().map(|entry| entry.key.to_string()).collect();
             while seen.len() < COUNT {
                 seen.extend(next_events(&mut watch).await.iter().map(|e| e.entry().key.to_string()));
-                if seen.len() % 7 == 0 {
+                if seen.len().is_multiple_of(7) {
                     break;
                 }
             }

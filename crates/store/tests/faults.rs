@@ -1,0 +1,173 @@
+//! Storage that fails: writes, `fsync`, a full disk, and power cuts that lose what was not synced.
+
+#![allow(clippy::unwrap_used)] // A failed step fails the test.
+
+mod conformance;
+mod faulty;
+
+use conformance::{committed, delete, put};
+use faulty::{Fault, FaultyDisk};
+use futures::FutureExt;
+use proptest::prelude::*;
+use rstest::rstest;
+use sagong_store::{EmbeddedStore, Expect, Options, Outcome, Store, StoreError};
+use std::collections::BTreeMap;
+
+fn open(disk: &FaultyDisk) -> Result<EmbeddedStore, StoreError> {
+    let disk = disk.clone();
+    EmbeddedStore::open_backend("faulty disk", move || disk.attach(), Options::default())
+}
+
+async fn fails(store: &EmbeddedStore, key: &str) -> String {
+    match store.commit(vec![put(key, "", Expect::Anything)]).await {
+        Err(error @ StoreError::Write { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[case::failing_write(Fault::Write, "input/output error")]
+#[case::disk_full(Fault::Full, "no space left")]
+#[tokio::test]
+async fn after_a_failed_write_nothing_shows_and_the_next_write_goes_on(
+    #[case] fault: Fault,
+    #[case] says: &str,
+) {
+    let disk = FaultyDisk::default();
+    let store = open(&disk).unwrap();
+    let first = committed(&store, vec![put("/a", "1", Expect::Absent)]).await;
+    let mut watch = store.watch("/", first).unwrap();
+
+    disk.fail(fault);
+    for _ in 0..3 {
+        let error = fails(&store, "/b").await;
+        assert!(error.starts_with("writing the store: ") && error.to_lowercase().contains(says), "{error}");
+    }
+    assert_eq!(store.revision(), first);
+    assert!(store.get("/b").await.unwrap().is_none());
+    assert_eq!(&store.get("/a").await.unwrap().unwrap().value[..], b"1");
+    assert!(watch.next().now_or_never().is_none(), "a failed write was shown to a watch");
+
+    disk.heal();
+    let second = committed(&store, vec![put("/c", "3", Expect::Absent)]).await;
+    assert_eq!(second, first + 1);
+    assert_eq!(&*conformance::events(&mut watch, 1).await[0].entry().key, "/c");
+    drop(store);
+    let store = open(&disk).unwrap();
+    let keys: Vec<_> =
+        store.list("/", None, 0).await.unwrap().entries.iter().map(|e| e.key.clone()).collect();
+    assert_eq!((keys, store.revision()), (vec!["/a".into(), "/c".into()], second));
+}
+
+#[tokio::test]
+async fn after_a_failed_fsync_writes_are_refused_until_the_file_is_opened_anew() {
+    let disk = FaultyDisk::default();
+    let store = open(&disk).unwrap();
+    let first = committed(&store, vec![put("/a", "1", Expect::Absent)]).await;
+    disk.fail(Fault::Sync);
+    fails(&store, "/b").await;
+    disk.heal();
+    let error = fails(&store, "/c").await;
+    assert!(error.contains("fsync failed") && error.contains("restart"), "{error}");
+    assert_eq!(store.revision(), first);
+    assert!(store.get("/b").await.unwrap().is_none());
+    assert!(store.get("/a").await.unwrap().is_some(), "reads go on");
+    drop(store);
+
+    let store = open(&disk.power_cut(1)).unwrap();
+    assert!(store.get("/a").await.unwrap().is_some(), "what was acknowledged is there");
+    assert!(store.get("/c").await.unwrap().is_none(), "what was refused is not");
+    committed(&store, vec![put("/d", "", Expect::Absent)]).await;
+}
+
+#[tokio::test]
+async fn all_transactions_of_a_failed_batch_are_told() {
+    let disk = FaultyDisk::default();
+    let store = open(&disk).unwrap();
+    disk.fail(Fault::Write);
+    let keys: Vec<String> = (0..20).map(|n| format!("/{n}")).collect();
+    let commits = keys.iter().map(|key| store.commit(vec![put(key, "", Expect::Absent)]));
+    for outcome in futures::future::join_all(commits).await {
+        assert!(matches!(outcome, Err(StoreError::Write { .. })), "{outcome:?}");
+    }
+    assert_eq!(store.revision(), 0);
+}
+
+#[tokio::test]
+async fn storage_that_cannot_be_opened_is_an_error() {
+    let disk = FaultyDisk::default();
+    disk.fail(Fault::Write);
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(&error, StoreError::Open { path, .. } if path == "faulty disk"), "{error}");
+}
+
+/// What the store shows: each key with its value and revision.
+type Shown = BTreeMap<String, (Vec<u8>, u64)>;
+
+async fn shown(store: &EmbeddedStore) -> Shown {
+    let page = store.list("/", None, 0).await.unwrap();
+    page.entries.iter().map(|e| (e.key.to_string(), (e.value.to_vec(), e.modified))).collect()
+}
+
+/// Commits transactions of up to three keys until one is not acknowledged; gives what must be there and what
+/// may be there instead, each with its revision.
+async fn write_until_failure(store: &EmbeddedStore, sizes: &[(u8, u16, bool)]) -> [(Shown, u64); 2] {
+    let mut held = shown(store).await;
+    let mut revision = store.revision();
+    for (n, (key, size, deletes)) in sizes.iter().enumerate() {
+        let mut next = held.clone();
+        let fixed = format!("/fixed/{}", key % 5);
+        let mut writes = vec![put(&format!("/new/{n}"), vec![*key; usize::from(*size)], Expect::Anything)];
+        next.insert(format!("/new/{n}"), (vec![*key; usize::from(*size)], revision + 1));
+        if *deletes {
+            writes.push(delete(&fixed, Expect::Anything));
+            next.remove(&fixed);
+        } else {
+            writes.push(put(&fixed, vec![n as u8; 100], Expect::Anything));
+            next.insert(fixed, (vec![n as u8; 100], revision + 1));
+        }
+        match store.commit(writes).await {
+            Ok(Outcome::Committed(at)) => {
+                assert_eq!(at, revision + 1);
+                (held, revision) = (next, at);
+            }
+            Ok(refused) => panic!("{refused:?}"),
+            Err(StoreError::Write { .. }) => {
+                assert_eq!((shown(store).await, store.revision()), (held.clone(), revision));
+                return [(held, revision), (next, revision + 1)];
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    [(held.clone(), revision), (held, revision)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_power_cut_at_any_moment_loses_no_acknowledged_write_and_halves_none(
+        sizes in prop::collection::vec((any::<u8>(), 0..9000u16, any::<bool>()), 1..40),
+        fault in prop_oneof![Just(Fault::Dead), Just(Fault::Sync)],
+        after in 0..400u32,
+        seed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let disk = FaultyDisk::default();
+            let store = open(&disk).unwrap();
+            committed(&store, vec![put("/fixed/0", "before", Expect::Absent)]).await;
+            disk.fail_after(fault, after);
+            let [must, may] = write_until_failure(&store, &sizes).await;
+            disk.fail(Fault::Dead);
+            drop(store);
+            let disk = disk.power_cut(seed);
+            let store = open(&disk).expect("opening after the power cut");
+            let found = (shown(&store).await, store.revision());
+            assert!(found == must || found == may, "found {found:?}\nmust {must:?}\nmay {may:?}");
+            committed(&store, vec![put("/after", "", Expect::Absent)]).await;
+            drop(store);
+            assert!(open(&disk).unwrap().get("/after").await.unwrap().is_some());
+        });
+    }
+}

@@ -1,9 +1,15 @@
 //! `ReplicaSet` of apps::v1.
 
-use crate::kind::{Column, Identity, Kind};
+use crate::duration;
+use crate::field::{Errors, Path};
+use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
+use crate::meta;
+use crate::pod::print::{AGE, NAME, column, container_cells, wide};
+use crate::pod::workload::{self, Counts};
+use crate::pod::{defaults, warnings};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use serde_json::Value;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
+use serde_json::{Value, json};
 
 /// What is particular to `ReplicaSet`.
 pub struct ReplicaSetKind;
@@ -24,11 +30,122 @@ impl Kind for ReplicaSetKind {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
-        &[]
+    fn subresources(&self) -> Subresources {
+        Subresources { status: true, scale: true }
     }
 
-    fn cells(&self, _object: &ReplicaSet, _now: Timestamp) -> Vec<Value> {
-        Vec::new()
+    fn default(&self, set: &mut ReplicaSet) {
+        let spec = set.spec.get_or_insert_default();
+        spec.template.iter_mut().for_each(defaults::default_template);
+        spec.replicas.get_or_insert(1);
     }
+
+    fn prepare_create(&self, set: &mut ReplicaSet) {
+        set.status = Some(ReplicaSetStatus::default());
+    }
+
+    fn prepare_update(&self, new: &mut ReplicaSet, old: &ReplicaSet, part: Part) {
+        match part {
+            Part::Main => new.status.clone_from(&old.status),
+            Part::Status => new.spec.clone_from(&old.spec),
+        }
+    }
+
+    fn spec_changed(&self, new: &ReplicaSet, old: &ReplicaSet) -> bool {
+        new.spec != old.spec
+    }
+
+    fn validate_create(&self, set: &ReplicaSet) -> Errors {
+        set.spec.as_ref().map_or_else(Errors::new, |spec| validate_spec(spec, &Path::new("spec")))
+    }
+
+    fn validate_update(&self, new: &ReplicaSet, old: &ReplicaSet, part: Part) -> Errors {
+        match part {
+            Part::Main => {
+                let mut errors = self.validate_create(new);
+                if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+                    let at = Path::new("spec").child("selector");
+                    errors.extend(meta::immutable(&new.selector, &old.selector, &at));
+                }
+                errors
+            }
+            Part::Status => validate_status(new),
+        }
+    }
+
+    fn warnings(&self, set: &ReplicaSet) -> Vec<String> {
+        let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        warnings::of_template(template, &Path::new("spec").child("template"))
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, set: &ReplicaSet, now: Timestamp) -> Vec<Value> {
+        let spec = set.spec.as_ref();
+        let status = set.status.clone().unwrap_or_default();
+        let template = spec.and_then(|spec| spec.template.as_ref());
+        let (names, images) = container_cells(template.and_then(|template| template.spec.as_ref()));
+        vec![
+            json!(set.metadata.name.as_deref().unwrap_or_default()),
+            json!(spec.and_then(|spec| spec.replicas).unwrap_or(0)),
+            json!(status.replicas),
+            json!(status.ready_replicas.unwrap_or(0)),
+            json!(duration::age(set.metadata.creation_timestamp.as_ref(), now)),
+            json!(names),
+            json!(images),
+            json!(spec.map(|spec| workload::selector_cell(&spec.selector)).unwrap_or_default()),
+        ]
+    }
+
+    fn selectable_fields(&self, set: &ReplicaSet) -> Vec<(&'static str, String)> {
+        let replicas = set.status.as_ref().map_or(0, |status| status.replicas);
+        vec![("status.replicas", replicas.to_string())]
+    }
+
+    fn scale(&self, set: &ReplicaSet) -> Option<Scale> {
+        let spec = set.spec.as_ref()?;
+        Some(Scale {
+            replicas: spec.replicas.unwrap_or(0),
+            current: set.status.as_ref().map_or(0, |status| status.replicas),
+            selector: workload::selector_text(&spec.selector),
+        })
+    }
+
+    fn set_replicas(&self, set: &mut ReplicaSet, replicas: i32) {
+        set.spec.get_or_insert_default().replicas = Some(replicas);
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    column("Desired", "integer", "How many pods are wanted (spec.replicas)."),
+    column("Current", "integer", "How many pods there are (status.replicas)."),
+    column("Ready", "integer", "How many pods are ready (status.readyReplicas)."),
+    AGE,
+    wide("Containers", "The names of the containers in the template."),
+    wide("Images", "The images of the containers in the template."),
+    wide("Selector", "The labels of the pods of this replica set (spec.selector)."),
+];
+
+fn validate_spec(spec: &ReplicaSetSpec, path: &Path) -> Errors {
+    let mut errors = Errors::new();
+    errors.extend(workload::not_negative(spec.replicas, &path.child("replicas")));
+    errors.extend(workload::not_negative(spec.min_ready_seconds, &path.child("minReadySeconds")));
+    errors.extend(workload::validate_selected_template(&spec.selector, spec.template.as_ref(), path));
+    errors
+}
+
+fn validate_status(set: &ReplicaSet) -> Errors {
+    let path = Path::new("status");
+    let status = set.status.clone().unwrap_or_default();
+    let counts = Counts {
+        replicas: status.replicas,
+        ready: status.ready_replicas.unwrap_or(0),
+        available: status.available_replicas.unwrap_or(0),
+    };
+    let mut errors = workload::validate_counts(counts, status.observed_generation, &path);
+    errors.extend(workload::validate_labeled(status.fully_labeled_replicas, counts, &path));
+    errors
 }

@@ -1,9 +1,23 @@
 //! `Service` of core::v1.
+//!
+//! Choosing a cluster IP, node ports and the health check's node port is the API server's work: it fills in
+//! `spec.clusterIP` with `spec.clusterIPs`, `spec.ports[].nodePort` and `spec.healthCheckNodePort` where
+//! [`allocation::needs_cluster_ip`], [`allocation::needs_node_ports`] and
+//! [`allocation::needs_health_check_port`] say so and they are empty.
 
-use crate::kind::{Column, Identity, Kind};
+pub mod allocation;
+mod defaults;
+mod print;
+mod validate;
+
+use crate::duration;
+use crate::field::Errors;
+use crate::kind::{Column, Identity, Kind, Part, Subresources};
+use crate::name::NameRule;
+use crate::pod::print::{AGE, NAME, column, labels, wide};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
-use serde_json::Value;
+use k8s_openapi::api::core::v1::{Service, ServiceStatus};
+use serde_json::{Value, json};
 
 /// What is particular to `Service`.
 pub struct ServiceKind;
@@ -24,11 +38,90 @@ impl Kind for ServiceKind {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
-        &[]
+    fn subresources(&self) -> Subresources {
+        Subresources { status: true, scale: false }
     }
 
-    fn cells(&self, _object: &Service, _now: Timestamp) -> Vec<Value> {
-        Vec::new()
+    fn name_rule(&self) -> NameRule {
+        NameRule::Dns1035Label
+    }
+
+    fn default(&self, service: &mut Service) {
+        defaults::default_service(service);
+    }
+
+    fn prepare_create(&self, service: &mut Service) {
+        service.status = Some(ServiceStatus::default());
+        defaults::default_families(service);
+    }
+
+    fn prepare_update(&self, new: &mut Service, old: &Service, part: Part) {
+        match part {
+            Part::Main => {
+                new.status.clone_from(&old.status);
+                allocation::keep_allocated(new, old);
+                allocation::drop_unneeded(new, old);
+                defaults::default_families(new);
+            }
+            Part::Status => new.spec.clone_from(&old.spec),
+        }
+    }
+
+    fn spec_changed(&self, new: &Service, old: &Service) -> bool {
+        new.spec != old.spec
+    }
+
+    fn validate_create(&self, service: &Service) -> Errors {
+        validate::validate_service(service)
+    }
+
+    fn validate_update(&self, new: &Service, old: &Service, part: Part) -> Errors {
+        match part {
+            Part::Main => validate::validate_update(new, old),
+            Part::Status => validate::validate_status(new),
+        }
+    }
+
+    fn warnings(&self, service: &Service) -> Vec<String> {
+        validate::warnings(service)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, service: &Service, now: Timestamp) -> Vec<Value> {
+        let spec = service.spec.clone().unwrap_or_default();
+        vec![
+            json!(service.metadata.name.as_deref().unwrap_or_default()),
+            json!(spec.type_.as_deref().unwrap_or_default()),
+            json!(print::cluster_ip(&spec)),
+            json!(print::external_ip(service)),
+            json!(print::ports(&spec)),
+            json!(duration::age(service.metadata.creation_timestamp.as_ref(), now)),
+            json!(labels(spec.selector.as_ref())),
+        ]
+    }
+
+    fn selectable_fields(&self, service: &Service) -> Vec<(&'static str, String)> {
+        let spec = service.spec.as_ref();
+        vec![
+            ("spec.clusterIP", spec.and_then(|spec| spec.cluster_ip.clone()).unwrap_or_default()),
+            ("spec.type", spec.and_then(|spec| spec.type_.clone()).unwrap_or_default()),
+        ]
     }
 }
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    column("Type", "string", "How the service is reached (spec.type)."),
+    column("Cluster-IP", "string", "The address inside the cluster (spec.clusterIPs)."),
+    column(
+        "External-IP",
+        "string",
+        "The addresses outside the cluster: of the load balancer and spec.externalIPs.",
+    ),
+    column("Port(s)", "string", "The ports, with their node ports and protocols (spec.ports)."),
+    AGE,
+    wide("Selector", "The labels of the pods behind the service (spec.selector)."),
+];

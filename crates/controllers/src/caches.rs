@@ -1,0 +1,159 @@
+//! The caches of all kinds, and the watches that fill them.
+
+use crate::cache::{Cache, Cached, Key, revision_of};
+use async_trait::async_trait;
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a failed watch waits at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
+
+/// The parts of a cache that do not depend on its kind.
+#[async_trait]
+pub trait AnyCache: Send + Sync {
+    /// [`Cache::note_write`].
+    fn note_write(&self, revision: u64);
+    /// [`Cache::saw`].
+    async fn saw(&self, revision: u64);
+    /// [`Cache::saw_going`].
+    async fn saw_going(&self, key: &Key, uid: &str);
+    /// [`Cache::synced`].
+    async fn synced(&self);
+}
+
+#[async_trait]
+impl<K: Cached> AnyCache for Cache<K> {
+    fn note_write(&self, revision: u64) {
+        Cache::note_write(self, revision);
+    }
+    async fn saw(&self, revision: u64) {
+        Cache::saw(self, revision).await;
+    }
+    async fn saw_going(&self, key: &Key, uid: &str) {
+        Cache::saw_going(self, key, uid).await;
+    }
+    async fn synced(&self) {
+        Cache::synced(self).await;
+    }
+}
+
+macro_rules! caches {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty,)*) => {
+        /// One cache per kind, shared by all controllers.
+        #[derive(Default)]
+        pub struct Caches { $($(#[$doc])* pub $field: Arc<Cache<$kind>>,)* }
+
+        impl Caches {
+            /// Starts a watch for every kind on the given task tracker; they end with `shutdown`.
+            pub fn start(&self, client: &Client, tasks: &tokio_util::task::TaskTracker, shutdown: &CancellationToken) {
+                $(tasks.spawn(follow(Api::<$kind>::all(client.clone()), self.$field.clone(), shutdown.clone()));)*
+            }
+
+            /// The cache of a kind by its plural name and group, if that kind is cached.
+            pub fn of(&self, group: &str, plural: &str) -> Option<&dyn AnyCache> {
+                use k8s_openapi::Resource;
+                $(if <$kind>::GROUP == group && <$kind>::URL_PATH_SEGMENT == plural {
+                    return Some(&*self.$field);
+                })*
+                None
+            }
+
+            /// Resolves when every first list is in.
+            pub async fn synced(&self) {
+                $(self.$field.synced().await;)*
+            }
+        }
+    };
+}
+
+caches! {
+    /// apps/v1 Deployments.
+    deployments: Deployment,
+    /// apps/v1 ReplicaSets.
+    replica_sets: ReplicaSet,
+    /// v1 ReplicationControllers.
+    replication_controllers: ReplicationController,
+    /// v1 Pods.
+    pods: Pod,
+    /// v1 Services.
+    services: Service,
+    /// v1 Endpoints.
+    endpoints: Endpoints,
+    /// discovery.k8s.io/v1 EndpointSlices.
+    endpoint_slices: EndpointSlice,
+    /// v1 Nodes.
+    nodes: Node,
+    /// v1 Namespaces.
+    namespaces: Namespace,
+    /// v1 ServiceAccounts.
+    service_accounts: ServiceAccount,
+    /// v1 ConfigMaps.
+    config_maps: ConfigMap,
+    /// v1 Secrets.
+    secrets: Secret,
+    /// coordination.k8s.io/v1 Leases.
+    leases: Lease,
+}
+
+/// Keeps a cache equal to what the API server has until `shutdown`. An interrupted watch resumes where it was;
+/// one that is too old (410) lists afresh; failures are retried with exponential pauses.
+async fn follow<K>(api: Api<K>, cache: Arc<Cache<K>>, shutdown: CancellationToken)
+where
+    K: Cached + kube::Resource + DeserializeOwned + Debug,
+{
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+    let mut listed = Vec::new();
+    let mut floor = 0;
+    let mut pause = RETRY.0;
+    loop {
+        let event = tokio::select! {
+            () = shutdown.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            None => return,
+            Some(Err(error)) => {
+                tracing::debug!(kind = K::KIND, %error, "watch interrupted");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(RETRY.1);
+                continue;
+            }
+            Some(Ok(watcher::Event::Init)) => {
+                listed.clear();
+                floor = cache.written();
+            }
+            Some(Ok(watcher::Event::InitApply(object))) => listed.push(slim(object)),
+            Some(Ok(watcher::Event::InitDone)) => {
+                tracing::debug!(kind = K::KIND, count = listed.len(), "listed");
+                cache.replace(std::mem::take(&mut listed), floor);
+            }
+            Some(Ok(watcher::Event::Apply(object))) => cache.upsert(slim(object)),
+            Some(Ok(watcher::Event::Delete(object))) => {
+                tracing::trace!(kind = K::KIND, revision = revision_of(object.metadata()), "deleted");
+                cache.remove(&object);
+            }
+        }
+        pause = RETRY.0;
+    }
+}
+
+/// Drops what no controller reads and what would only cost memory.
+fn slim<K: Cached>(mut object: K) -> K {
+    object.metadata_mut().managed_fields = None;
+    object
+}

@@ -79,6 +79,9 @@ pub enum ApiError {
         /// What is wrong, field by field.
         errors: Errors,
     },
+    /// 422 Invalid, without field errors: a patch that cannot be applied.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    Unprocessable(String),
     /// 429 TooManyRequests, with seconds to wait.
     #[error("{message}")]
     TooManyRequests {

@@ -7,8 +7,9 @@
 //! * Reading: [`decode`] (bodies, strictly), [`patch`] (JSON, merge and strategic merge patches),
 //!   [`selector`] (label and field selectors).
 //! * Checking: [`meta`] (object metadata), [`name`] (names and labels), [`field`] (errors with paths).
-//! * Answering: [`error`] and [`status`] (failures), [`openapi`] (schemas), [`duration`] (ages).
-//! * Values: [`quantity`], [`int_or_percent`].
+//! * Answering: [`error`] and [`status`] (failures), [`table`] (printer columns), [`openapi`] (schemas),
+//!   [`duration`] (ages).
+//! * Values: [`quantity`], [`int_or_percent`]. Their types: [`types`].
 
 pub mod decode;
 pub mod duration;
@@ -26,3 +27,5 @@ pub mod pod;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+pub mod table;
+pub mod types;

@@ -43,7 +43,7 @@ impl ApiError {
             Self::Expired(_) => (410, "Expired"),
             Self::TooLarge { .. } => (413, "RequestEntityTooLarge"),
             Self::UnsupportedMediaType(_) => (415, "UnsupportedMediaType"),
-            Self::Invalid { .. } => (422, "Invalid"),
+            Self::Invalid { .. } | Self::Unprocessable(_) => (422, "Invalid"),
             Self::TooManyRequests { .. } => (429, "TooManyRequests"),
             Self::Internal(_) => (500, "InternalError"),
             Self::Unavailable(_) => (503, "ServiceUnavailable"),
@@ -68,7 +68,7 @@ impl ApiError {
                 causes: Some(vec![StatusCause { message: Some(cause.clone()), ..StatusCause::default() }]),
                 ..StatusDetails::default()
             }),
-            Self::UnknownResource | Self::MethodNotAllowed | Self::Timeout(_) => {
+            Self::Unprocessable(_) | Self::UnknownResource | Self::MethodNotAllowed | Self::Timeout(_) => {
                 Some(StatusDetails::default())
             }
             Self::BadRequest(_)

@@ -90,7 +90,7 @@ async fn all_transactions_of_a_failed_batch_are_told() {
     for outcome in futures::future::join_all(commits).await {
         assert!(matches!(outcome, Err(StoreError::Write { .. })), "{outcome:?}");
     }
-    assert_eq!(store.revision(), 0);
+    assert_eq!(store.revision(), 1);
 }
 
 #[tokio::test]

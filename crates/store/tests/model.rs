@@ -67,7 +67,6 @@ type Held = (Bytes, u64, u64);
 /// A change as the model knows it: revision, key, the state before and after.
 type Change = (u64, &'static str, Option<Held>, Option<Held>);
 
-#[derive(Default)]
 struct Model {
     held: BTreeMap<&'static str, Held>,
     revision: u64,
@@ -83,6 +82,10 @@ enum Expected {
 }
 
 impl Model {
+    fn new() -> Self {
+        Self { held: BTreeMap::new(), revision: 1, changes: Vec::new(), counter: 0 }
+    }
+
     /// Turns drafts into writes, as the model stands before the transaction.
     fn writes(&mut self, drafts: &[Draft]) -> Vec<Write> {
         let mut write = |&(key, condition, deletes): &Draft| {
@@ -254,7 +257,6 @@ impl World {
                 }
             };
             let expected = self.model.commit(writes);
-            // Changing nothing names the present revision, which may count later transactions' forerunners only.
             assert_eq!(outcome, expected, "{writes:?}");
         }
     }
@@ -318,7 +320,7 @@ async fn play(steps: &[Step], history_events: usize) {
     let file = dir.path().join("state.redb");
     let options = Options { history_events, ..Options::default() };
     let store = EmbeddedStore::open_with(&file, options.clone()).unwrap();
-    let mut world = World { store, options, model: Model::default(), observers: Vec::new(), opened: 0 };
+    let mut world = World { store, options, model: Model::new(), observers: Vec::new(), opened: 1 };
     for step in steps {
         world.step(step, &file).await;
     }

@@ -28,6 +28,8 @@ const REVISION: &str = "revision";
 const FORMAT: &str = "format";
 /// The layout above.
 const FORMAT_NOW: u64 = 1;
+/// Where a new store is. Not 0, for a watch from 0 starts now and would miss what came after an empty listing.
+const FIRST: Revision = 1;
 const REVISIONS: usize = 16;
 
 /// Opens the storage, again after a failure.
@@ -46,6 +48,8 @@ pub(super) enum DiskError {
     Truncated { key: String },
     #[error("the file shows revision {found} where {expected} was written")]
     Diverged { expected: Revision, found: Revision },
+    #[error("the file is damaged: {0}")]
+    Damaged(String),
     #[error("an earlier fsync failed, so what the file holds is unknown; restart to read it anew: {0}")]
     SyncFailed(Arc<DiskError>),
 }
@@ -74,15 +78,21 @@ impl Disk {
         let sync_failed = Arc::new(AtomicBool::new(false));
         let mut disk = Self { reopen, cache_bytes, sync_failed, database: None, refusing: None };
         let database = disk.open_database()?;
-        let state = load(&database)?;
+        let state = unpanicked(|| load(&database))?;
         disk.database = Some(database);
         Ok((disk, state))
     }
 
     fn open_database(&self) -> Result<Database, DiskError> {
+        unpanicked(|| self.try_open_database())
+    }
+
+    fn try_open_database(&self) -> Result<Database, DiskError> {
         let backend = Guarded { inner: (self.reopen)()?, sync_failed: self.sync_failed.clone() };
         let database = Builder::new()
             .set_cache_size(self.cache_bytes)
+            // All of it is read anyway, and a damaged page is to be an error, not a wrong answer later.
+            .set_check_integrity_on_open(true)
             .create_with_backend(backend)
             .map_err(redb::Error::from)?;
         initialise(&database)?;
@@ -97,7 +107,7 @@ impl Disk {
             return Written::No(why.clone());
         }
         let attempt = match &self.database {
-            Some(database) => write(database, plan).map_err(DiskError::from),
+            Some(database) => unpanicked(|| Ok(write(database, plan)?)),
             None => self
                 .recover()
                 .and_then(|found| self.expect_revision(before, found))
@@ -136,7 +146,7 @@ impl Disk {
     fn recover(&mut self) -> Result<Revision, DiskError> {
         let database = self.open_database()?;
         let revision = read_revision(&database)?;
-        touch(&database, revision)?;
+        unpanicked(|| Ok(touch(&database, revision)?))?;
         self.database = Some(database);
         Ok(revision)
     }
@@ -155,10 +165,20 @@ impl Disk {
 
     /// Leaves the file so that the next open need not repair it.
     pub(super) fn close(mut self) {
-        if let Some(Err(error)) = self.database.take().map(Database::close) {
+        let Some(database) = self.database.take() else { return };
+        if let Err(error) = unpanicked(|| Ok(database.close().map_err(redb::Error::from)?)) {
             tracing::warn!(%error, "closing the store; the next open will repair it");
         }
     }
+}
+
+/// Makes an error of a panic: on some damage that its checksums do not cover redb panics.
+fn unpanicked<T>(step: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(DiskError::Damaged(message.unwrap_or("redb gave up").to_owned()))
+    })
 }
 
 /// Opens or creates the file, readable by its owner only. A new file's name is made durable too.
@@ -185,7 +205,7 @@ fn initialise(database: &Database) -> Result<(), DiskError> {
                 transaction.open_table(ENTRIES)?;
                 let mut numbers = transaction.open_table(NUMBERS)?;
                 numbers.insert(FORMAT, FORMAT_NOW)?;
-                numbers.insert(REVISION, 0)?;
+                numbers.insert(REVISION, FIRST)?;
                 Ok::<_, redb::Error>(())
             })();
             created?;
@@ -219,7 +239,7 @@ fn decode(key: &str, stored: &[u8]) -> Result<Entry, DiskError> {
 }
 
 fn read_revision(database: &Database) -> Result<Revision, DiskError> {
-    Ok(read_number(database, REVISION)?.unwrap_or(0))
+    Ok(read_number(database, REVISION)?.unwrap_or(FIRST))
 }
 
 fn read_number(database: &Database, name: &str) -> Result<Option<u64>, redb::Error> {

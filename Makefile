@@ -1,0 +1,33 @@
+# Each target works on a fresh machine with Rust, make and root; it installs what the system lacks.
+
+CARGO ?= cargo
+SAGONG := target/release/sagong
+
+.PHONY: demo test lint build bench system-packages test-packages
+
+## The main job: roll a Deployment from v1 to v2 under load, lose no request.
+demo: build
+	@$(SAGONG) demo
+
+## Everything that is tested, end-to-end tests with real containers included.
+test: system-packages test-packages lint build
+	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+	$(CARGO) nextest run --workspace --no-fail-fast
+	$(CARGO) test --workspace --doc --quiet
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+build: system-packages
+	$(CARGO) build --release -p sagong
+
+## Prints figures against the goals; see docs/performance.md.
+bench: build test-packages
+	./benches/run
+
+system-packages:
+	@./.ci/install nft:nftables gcc:gcc curl:curl
+
+test-packages:
+	@./.ci/install docker-registry:docker-registry kubectl:kubernetes-client

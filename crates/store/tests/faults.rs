@@ -142,6 +142,30 @@ async fn write_until_failure(store: &EmbeddedStore, sizes: &[(u8, u16, bool)]) -
     [(held.clone(), revision), (held, revision)]
 }
 
+/// Commits one key after the other whatever happens; gives what was acknowledged.
+async fn write_through_failures(store: &EmbeddedStore, disk: &FaultyDisk, spells: &[Spell]) -> Shown {
+    let mut held = shown(store).await;
+    for (n, (fault, after, failures, size)) in spells.iter().enumerate() {
+        disk.fail_for_a_while(*fault, *after, *failures);
+        for part in 0..4 {
+            let (key, value) = (format!("/{}", (n * 7 + part) % 11), vec![n as u8; usize::from(*size)]);
+            match store.commit(vec![put(&key, value.clone(), Expect::Anything)]).await {
+                Ok(Outcome::Committed(at)) => drop(held.insert(key, (value, at))),
+                Err(StoreError::Write { source }) => {
+                    let why = source.to_string();
+                    assert!(!why.contains("damaged") && !why.contains("shows revision"), "{why}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(shown(store).await, held, "what is shown is what was acknowledged");
+        }
+    }
+    held
+}
+
+/// A fault, after how many operations it sets in, how often it strikes, and the size of the values meanwhile.
+type Spell = (Fault, u32, u32, u16);
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -168,6 +192,32 @@ proptest! {
             committed(&store, vec![put("/after", "", Expect::Absent)]).await;
             drop(store);
             assert!(open(&disk).unwrap().get("/after").await.unwrap().is_some());
+        });
+    }
+
+    #[test]
+    fn storage_that_fails_now_and_then_never_shows_more_or_less_than_was_acknowledged(
+        spells in prop::collection::vec(
+            (prop_oneof![Just(Fault::Write), Just(Fault::Full)], 0..60u32, 1..12u32, 0..20_000u16),
+            1..12,
+        ),
+        seed in any::<u64>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let disk = FaultyDisk::default();
+            let store = open(&disk).unwrap();
+            let held = write_through_failures(&store, &disk, &spells).await;
+            disk.heal();
+            let at = committed(&store, vec![put("/last", "", Expect::Absent)]).await;
+            let cut = disk.power_cut(seed);
+            drop(store);
+            for disk in [disk, cut] {
+                let store = open(&disk).unwrap();
+                let mut found = shown(&store).await;
+                assert_eq!(found.remove("/last"), Some((Vec::new(), at)));
+                assert!(found == held, "{found:?}\n{held:?}");
+            }
         });
     }
 }

@@ -39,6 +39,8 @@ struct Platter {
     fault: Option<Fault>,
     /// Operations until the fault sets in.
     delay: u32,
+    /// Failures until the fault is over; None: until healed.
+    spell: Option<u32>,
 }
 
 /// The disk. Clones are the same disk.
@@ -54,7 +56,13 @@ impl FaultyDisk {
     /// After so many writes, syncs and changes of length.
     pub(crate) fn fail_after(&self, fault: Fault, operations: u32) {
         let mut platter = self.lock();
-        (platter.fault, platter.delay) = (Some(fault), operations);
+        (platter.fault, platter.delay, platter.spell) = (Some(fault), operations, None);
+    }
+
+    /// After so many operations, until so many have failed.
+    pub(crate) fn fail_for_a_while(&self, fault: Fault, operations: u32, failures: u32) {
+        self.fail_after(fault, operations);
+        self.lock().spell = Some(failures);
     }
 
     /// All works again.
@@ -117,8 +125,16 @@ impl Platter {
             self.delay -= 1;
             return Ok(());
         }
+        if !kinds.contains(&fault) {
+            return Ok(());
+        }
+        if let Some(left) = &mut self.spell {
+            *left -= 1;
+            if *left == 0 {
+                self.fault = None;
+            }
+        }
         match fault {
-            _ if !kinds.contains(&fault) => Ok(()),
             Fault::Full => Err(io::Error::from_raw_os_error(28)),
             _ => Err(io::Error::from_raw_os_error(5)),
         }

@@ -2,6 +2,8 @@
 //!
 //! * [`native`]: the embedded OCI runtime: libcontainer in one shim process per container.
 
+pub mod native;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -230,7 +232,11 @@ pub trait Sandboxes: Send + Sync {
     /// Makes the namespaces (no containers yet, no network inside but loopback).
     async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError>;
     /// Changes the annotations kept with a sandbox.
-    async fn annotate_sandbox(&self, id: &str, annotations: BTreeMap<String, String>) -> Result<(), RuntimeError>;
+    async fn annotate_sandbox(
+        &self,
+        id: &str,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), RuntimeError>;
     /// Kills what still runs in it and unpins its namespaces.
     async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError>;
     /// Stops it if need be and forgets it, with its containers.
@@ -243,7 +249,11 @@ pub trait Sandboxes: Send + Sync {
 #[async_trait]
 pub trait Containers: Send + Sync {
     /// Prepares a container; its process does not run yet.
-    async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<Container, RuntimeError>;
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: ContainerConfig,
+    ) -> Result<Container, RuntimeError>;
     /// Starts its process; returns once it was executed.
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError>;
     /// Sends a signal to its first process. No error if it is gone already.
@@ -253,7 +263,8 @@ pub trait Containers: Send + Sync {
     /// All containers, those of earlier runs of Sagong included.
     async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError>;
     /// Runs a command in a running container and waits for it; killed at the timeout.
-    async fn exec(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError>;
+    async fn exec(&self, id: &str, command: &[String], timeout: Duration)
+    -> Result<ExecOutput, RuntimeError>;
 }
 
 /// A container runtime.

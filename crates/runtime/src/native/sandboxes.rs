@@ -1,0 +1,135 @@
+//! Sandboxes: made, listed, stopped, forgotten.
+
+use super::sandbox::{Pins, unpin};
+use super::state::{self, Record, SandboxRecord};
+use super::{NativeRuntime, blocking, cgroup_root, failed, lock, new_id};
+use crate::{RuntimeError, Sandbox, SandboxConfig};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+impl NativeRuntime {
+    pub(super) fn adopt_sandboxes(&self) -> Result<(), RuntimeError> {
+        let directory = self.inner.layout.sandboxes();
+        let names =
+            state::children(&directory).map_err(failed("listing", &directory.display().to_string()))?;
+        for id in names {
+            match SandboxRecord::load(&directory.join(&id)) {
+                Ok(Some(record)) => {
+                    lock(&self.inner.sandboxes).insert(id, record);
+                }
+                Ok(None) => tracing::warn!(sandbox = id, "ignoring a sandbox without a record"),
+                Err(error) => {
+                    tracing::warn!(sandbox = id, %error, "ignoring a sandbox whose record cannot be read")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn make_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, RuntimeError> {
+        if let Some(sandbox) = self.same_attempt(&config) {
+            return Ok(sandbox);
+        }
+        let object = format!("{}/{}", config.namespace, config.name);
+        if !is_inside(&config.cgroup_parent) {
+            return Err(failed("creating sandbox", &object)("its cgroup is outside of Sagong's"));
+        }
+        let id = new_id();
+        let record = SandboxRecord { config, created: Timestamp::now() };
+        let (layout, id_, record_) = (self.inner.layout.clone(), id.clone(), record.clone());
+        blocking(move || {
+            let made = state::make_private(&layout.sandbox(&id_))
+                .and_then(|()| record_.save(&layout.sandbox(&id_)))
+                .and_then(|()| Pins::of(&layout.pins(&id_), &record_.config).make(&record_.config));
+            made.map_err(|error| {
+                // What was made half way is of no use to anybody.
+                let _ = unpin(&layout.pins(&id_));
+                let _ = state::remove_tree(&layout.sandbox(&id_));
+                failed("creating sandbox", &object)(error)
+            })
+        })
+        .await?;
+        let sandbox = self.describe(&id, &record);
+        lock(&self.inner.sandboxes).insert(id, record);
+        Ok(sandbox)
+    }
+
+    /// The sandbox that an earlier, equal call made.
+    fn same_attempt(&self, config: &SandboxConfig) -> Option<Sandbox> {
+        let sandboxes = lock(&self.inner.sandboxes);
+        let same = |record: &&SandboxRecord| {
+            record.config.uid == config.uid && record.config.attempt == config.attempt
+        };
+        let (id, record) = sandboxes.iter().find(|(_, record)| same(record))?;
+        Some(self.describe(id, record)).filter(|sandbox| sandbox.ready)
+    }
+
+    pub(super) async fn annotate(
+        &self,
+        id: &str,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), RuntimeError> {
+        let mut sandboxes = lock(&self.inner.sandboxes);
+        let record = sandboxes.get_mut(id).ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))?;
+        let mut changed = record.clone();
+        changed.config.annotations = annotations;
+        changed.save(&self.inner.layout.sandbox(id)).map_err(failed("annotating sandbox", id))?;
+        *record = changed;
+        Ok(())
+    }
+
+    pub(super) fn sandboxes(&self) -> Vec<Sandbox> {
+        lock(&self.inner.sandboxes).iter().map(|(id, record)| self.describe(id, record)).collect()
+    }
+
+    fn describe(&self, id: &str, record: &SandboxRecord) -> Sandbox {
+        let pins = Pins::of(&self.inner.layout.pins(id), &record.config);
+        Sandbox {
+            id: id.to_owned(),
+            config: record.config.clone(),
+            ready: pins.exist(),
+            network_namespace: pins.network,
+            created: record.created,
+        }
+    }
+
+    pub(super) async fn end_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        if !lock(&self.inner.sandboxes).contains_key(id) {
+            return Ok(());
+        }
+        let containers = self.containers_of(id);
+        futures::future::try_join_all(containers.iter().map(|container| self.end_container(container)))
+            .await?;
+        let (pins, object) = (self.inner.layout.pins(id), id.to_owned());
+        blocking(move || unpin(&pins).map_err(failed("unpinning the namespaces of sandbox", &object))).await
+    }
+
+    pub(super) async fn forget_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        self.end_sandbox(id).await?;
+        for container in self.containers_of(id) {
+            self.forget_container(&container).await?;
+        }
+        let Some(record) = lock(&self.inner.sandboxes).get(id).cloned() else { return Ok(()) };
+        let (inner, object) = (self.inner.clone(), id.to_owned());
+        blocking(move || {
+            let root = cgroup_root(&inner.options.instance);
+            inner.cgroups.prune(&format!("{root}/{}", record.config.cgroup_parent.trim_matches('/')), &root);
+            state::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
+        })
+        .await?;
+        lock(&self.inner.sandboxes).remove(id);
+        Ok(())
+    }
+
+    fn containers_of(&self, sandbox: &str) -> Vec<String> {
+        let containers = lock(&self.inner.containers);
+        let of_sandbox = containers.values().filter(|entry| entry.container.sandbox_id == sandbox);
+        of_sandbox.map(|entry| entry.container.id.clone()).collect()
+    }
+}
+
+/// Whether a cgroup's path cannot lead out of the cgroup it is below.
+fn is_inside(path: &str) -> bool {
+    Path::new(path.trim_matches('/')).components().all(|component| matches!(component, Component::Normal(_)))
+}

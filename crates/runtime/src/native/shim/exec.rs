@@ -1,0 +1,119 @@
+//! Running one more command in a container that runs.
+
+use super::launcher::Outcome;
+use super::{chain, reply};
+use crate::native::process;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::AsFd;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::time::Timespec;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExecRequest {
+    pub(crate) id: String,
+    pub(crate) command: Vec<String>,
+    pub(crate) timeout: Duration,
+}
+
+/// How it went.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ExecReply {
+    pub(crate) exit_code: i32,
+    pub(crate) timed_out: bool,
+    /// Why it could not be run at all.
+    pub(crate) error: Option<String>,
+}
+
+pub(super) fn exec(directory: &Path, socket: UnixStream) -> ExitCode {
+    let result = request(&socket).and_then(|request| attempt(directory, &request, &socket));
+    // The readers of our output wait for its end.
+    if let Ok(null) = super::null() {
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+    let answer = result.unwrap_or_else(|error| ExecReply { error: Some(error), ..ExecReply::default() });
+    reply(socket, &answer);
+    ExitCode::SUCCESS
+}
+
+fn request(mut socket: &UnixStream) -> Result<ExecRequest, String> {
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).map_err(|error| format!("reading the request: {error}"))?;
+    serde_json::from_slice(&bytes).map_err(|error| format!("reading the request: {error}"))
+}
+
+fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Result<ExecReply, String> {
+    let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    let (launcher, outcome) = Outcome::new().map_err(step("making a pipe"))?;
+    let own = |stream| rustix::io::fcntl_dupfd_cloexec(stream, 3).map_err(io::Error::from);
+    let built = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+        .with_root_path(directory.join("oci"))
+        .map_err(|error| chain(&error))?
+        .with_executor(launcher)
+        .with_stdin(super::null().map_err(step("opening /dev/null"))?)
+        .with_stdout(own(rustix::stdio::stdout()).map_err(step("passing standard output on"))?)
+        .with_stderr(own(rustix::stdio::stderr()).map_err(step("passing standard error on"))?)
+        .as_tenant()
+        .with_detach(false)
+        .with_container_args(request.command.clone())
+        .build();
+    forget_sockets(directory, &request.id);
+    let pid = match built {
+        Ok(pid) => pid.as_raw().cast_unsigned(),
+        Err(error) => {
+            return Err(outcome.wait().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| chain(&error)));
+        }
+    };
+    let handle = process::open(pid).map_err(step("opening the command's process"))?;
+    let handle = handle.ok_or("the command's process is gone")?;
+    let failure = outcome.wait().map_err(step("waiting for the command to be executed"))?;
+    if !failure.is_empty() {
+        return Err(failure);
+    }
+    let timed_out = !wait(&handle, socket, request.timeout);
+    if timed_out {
+        let _ = process::signal(&handle, rustix::process::Signal::KILL.as_raw());
+    }
+    let status = waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED).ok().flatten();
+    let signal = status.as_ref().and_then(|status| status.terminating_signal()).unwrap_or_default();
+    let exit_code = status.as_ref().and_then(|status| status.exit_status()).unwrap_or(128 + signal);
+    Ok(ExecReply { exit_code, timed_out, error: None })
+}
+
+/// Waits for the end of the command: true; false when its time is over, or Sagong is gone.
+fn wait(handle: &impl AsFd, socket: &UnixStream, allowed: Duration) -> bool {
+    let deadline = Instant::now() + allowed;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        let mut events = [PollFd::new(handle, PollFlags::IN), PollFd::new(socket, PollFlags::empty())];
+        match poll(&mut events, timeout.as_ref()) {
+            Ok(0) => return false,
+            Ok(_) if !events[0].revents().is_empty() => return true,
+            Ok(_) if events[1].revents().contains(PollFlags::HUP) => return false,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// libcontainer leaves one socket behind for each command. Recent ones may belong to a command that is being started.
+fn forget_sockets(directory: &Path, id: &str) {
+    const RECENT: Duration = Duration::from_secs(60);
+    for entry in std::fs::read_dir(directory.join("oci").join(id)).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        let old = matches!(age, Ok(Ok(age)) if age > RECENT);
+        if old && entry.file_name().to_string_lossy().starts_with("tenant-notify-") {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}

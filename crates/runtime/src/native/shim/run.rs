@@ -1,0 +1,227 @@
+//! Starting one container and staying beside it until it ends.
+
+use super::console::Console;
+use super::launcher::Outcome;
+use super::log::{Log, Stream};
+use super::{StartReply, chain, memory, pipe, reply};
+use crate::native::cgroup::Cgroups;
+use crate::native::process::{self, ProcessIdentity};
+use crate::native::state::{ExitRecord, LaunchRecord, Record, ShimRecord, StartRecord};
+use jiff::Timestamp;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::libc;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A container that runs.
+struct Running {
+    handle: OwnedFd,
+    started: Timestamp,
+    outputs: Vec<(OwnedFd, Stream)>,
+    /// Kept open so that the container's standard input does not end.
+    _input: Option<OwnedFd>,
+}
+
+pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
+    let (launch, _lock) = match claim(directory) {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            reply(socket, &StartReply { error: Some(error.to_string()) });
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = Log::open(&launch.log)
+        .map_err(|error| format!("opening the log {}: {error}", launch.log.display()))
+        .and_then(|log| Ok((start(directory, &launch)?, log)));
+    match started {
+        Ok((running, log)) => {
+            reply(socket, &StartReply::default());
+            let exit = stay(running, log, &launch.cgroup);
+            save(&exit, directory)
+        }
+        Err(message) => {
+            let exit = failed(message.clone());
+            let code = save(&exit, directory);
+            reply(socket, &StartReply { error: Some(message) });
+            code
+        }
+    }
+}
+
+/// Makes sure that this is the only shim of the container, and says who it is.
+fn claim(directory: &Path) -> io::Result<(LaunchRecord, File)> {
+    std::env::set_current_dir(directory)?;
+    ignore_signals();
+    let lock = File::create(directory.join("shim.lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| io::Error::other("the container has been started already"))?;
+    if ExitRecord::load(directory)?.is_some() {
+        return Err(io::Error::other("the container has ended already"));
+    }
+    ShimRecord { process: ProcessIdentity::of(std::process::id())? }.save(directory)?;
+    let launch = LaunchRecord::load(directory)?.ok_or_else(|| io::Error::other("launch.json is missing"))?;
+    Ok((launch, lock))
+}
+
+/// Only the end of the container, or a kill, ends the shim.
+fn ignore_signals() {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE] {
+        // SAFETY: ignoring a signal calls no code of ours.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}
+
+fn start(directory: &Path, launch: &LaunchRecord) -> Result<Running, String> {
+    let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    let shims = format!("{}/shims", crate::native::cgroup_root(&launch.instance));
+    Cgroups::detect()
+        .and_then(|cgroups| cgroups.detach_self(&shims))
+        .map_err(step("moving the shim's cgroup"))?;
+    let (launcher, outcome) = Outcome::new().map_err(step("making a pipe"))?;
+    let mut builder = ContainerBuilder::new(launch.id.clone(), SyscallType::default())
+        .with_root_path(directory.join("oci"))
+        .map_err(|error| chain(&error))?
+        .with_executor(launcher);
+    let (mut outputs, mut input, mut console) = (Vec::new(), None, None);
+    if launch.tty {
+        let listening = Console::listen(directory).map_err(step("listening for the terminal"))?;
+        builder = builder.with_console_socket(Some(listening.path.clone()));
+        console = Some(listening);
+    } else {
+        let (output, inner_output) = pipe().map_err(step("making a pipe"))?;
+        let (errors, inner_errors) = pipe().map_err(step("making a pipe"))?;
+        let inner_input = if launch.stdin {
+            let (inner, outer) = pipe().map_err(step("making a pipe"))?;
+            input = Some(outer);
+            inner
+        } else {
+            super::null().map_err(step("opening /dev/null"))?
+        };
+        builder = builder.with_stdin(inner_input).with_stdout(inner_output).with_stderr(inner_errors);
+        outputs = vec![(output, Stream::new("stdout")), (errors, Stream::new("stderr"))];
+    }
+    let built = builder.as_init(directory).with_systemd(false).with_detach(true).build();
+    let mut container = match built {
+        Ok(container) => container,
+        // What the launcher says is clearer than what reaches us through the layers.
+        Err(error) => {
+            return Err(outcome.wait().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| chain(&error)));
+        }
+    };
+    let pid = container.pid().map(|pid| pid.as_raw()).ok_or("the container has no process")?.cast_unsigned();
+    let handle = process::open(pid).map_err(step("opening the container's process"))?;
+    let handle = handle.ok_or("the container's process ended before it was started")?;
+    if let Some(console) = console {
+        outputs = vec![(console.receive().map_err(step("receiving the terminal"))?, Stream::new("stdout"))];
+    }
+    adjust_oom_score(pid, launch.oom_score_adj);
+    container.start().map_err(|error| chain(&error))?;
+    let failure = outcome.wait().map_err(step("waiting for the program to be executed"))?;
+    if !failure.is_empty() {
+        process::wait_ended(&handle, std::time::Duration::from_secs(10));
+        return Err(failure);
+    }
+    let started = Timestamp::now();
+    ProcessIdentity::of(pid)
+        .and_then(|process| StartRecord { process, started }.save(directory))
+        .map_err(step("recording the start"))?;
+    Ok(Running { handle, started, outputs, _input: input })
+}
+
+/// A lower score than one's own needs a privilege that Sagong may lack; a container without its score still runs.
+fn adjust_oom_score(pid: u32, score: Option<i32>) {
+    let Some(score) = score else { return };
+    if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+        eprintln!("oom_score_adj {score} was not set: {error}");
+    }
+}
+
+fn stay(mut running: Running, mut log: Log, cgroup: &str) -> ExitRecord {
+    let _ = std::env::set_current_dir("/");
+    for (output, _) in &running.outputs {
+        let _ = rustix::fs::fcntl_setfl(output, rustix::fs::OFlags::NONBLOCK);
+    }
+    let mut buffer = vec![0; 16 * 1024];
+    memory::trim();
+    while !wait(&running) {
+        copy(&mut running.outputs, &mut buffer, &mut log);
+        log.flush();
+    }
+    let status = waitid(WaitId::PidFd(running.handle.as_fd()), WaitIdOptions::EXITED).ok().flatten();
+    let finished = Timestamp::now();
+    copy(&mut running.outputs, &mut buffer, &mut log);
+    for (_, stream) in &mut running.outputs {
+        stream.end(&mut log);
+    }
+    log.flush();
+    let signal = status.as_ref().and_then(|status| status.terminating_signal()).unwrap_or_default();
+    let code = status.as_ref().and_then(|status| status.exit_status()).unwrap_or(128 + signal);
+    let oom_kills = Cgroups::detect().map(|cgroups| cgroups.oom_kills(cgroup)).unwrap_or_default();
+    let reason = match (code, oom_kills) {
+        (0, _) => "Completed",
+        (_, 1..) => "OOMKilled",
+        _ => "Error",
+    };
+    ExitRecord {
+        started: Some(running.started),
+        finished,
+        exit_code: code,
+        signal,
+        reason: reason.to_owned(),
+        message: String::new(),
+    }
+}
+
+/// Waits for output, or for the container's end: true.
+fn wait(running: &Running) -> bool {
+    let mut events: Vec<PollFd<'_>> = vec![PollFd::new(&running.handle, PollFlags::IN)];
+    events.extend(running.outputs.iter().map(|(output, _)| PollFd::new(output, PollFlags::IN)));
+    let _ = poll(&mut events, None);
+    !events[0].revents().is_empty()
+}
+
+/// Copies all there is to read; streams that ended are dropped.
+fn copy(outputs: &mut Vec<(OwnedFd, Stream)>, buffer: &mut [u8], log: &mut Log) {
+    outputs.retain_mut(|(output, stream)| {
+        loop {
+            match rustix::io::read(&*output, &mut *buffer) {
+                Ok(0) => break,
+                Ok(length) => stream.take(&buffer[..length], log),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return true,
+                // A terminal whose other side was closed.
+                Err(_) => break,
+            }
+        }
+        stream.end(log);
+        false
+    });
+}
+
+fn failed(message: String) -> ExitRecord {
+    ExitRecord {
+        started: None,
+        finished: Timestamp::now(),
+        exit_code: 128,
+        signal: 0,
+        reason: "StartError".to_owned(),
+        message,
+    }
+}
+
+fn save(exit: &ExitRecord, directory: &Path) -> ExitCode {
+    match exit.save(directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("recording the exit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

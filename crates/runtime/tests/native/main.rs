@@ -1,0 +1,7 @@
+//! The embedded runtime with real containers. Needs root.
+
+mod harness;
+mod life;
+mod removal;
+mod restart;
+mod surroundings;

@@ -1,1 +1,249 @@
-//! End-to-end tests.
+//! What the end-to-end tests stand on: whole clusters, real kubectl, and what is left of them on the machine.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // a panic is how a test fails
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that should take seconds at most.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test: `$SAGONG`, or what `make build` made.
+pub fn sagong() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/sagong");
+    let path = std::env::var_os("SAGONG").map_or(built, PathBuf::from);
+    assert!(path.is_file(), "{} is missing: run `make build` first", path.display());
+    path.canonicalize().unwrap()
+}
+
+/// Whether a program is there. If not, says so loudly; with `CI` set, that is a failure.
+pub fn have(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{program} is missing, and CI installs it");
+    eprintln!("SKIPPED: {program} is not installed");
+    false
+}
+
+/// Runs a command to its end and returns what it printed.
+pub fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Standard output of a command that must succeed.
+pub fn stdout(command: &mut Command) -> String {
+    let output = run(command);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {error}{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Polls until `done` gives something. For what happens outside of any API that could be watched.
+pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(began.elapsed() < PATIENCE, "still waiting for {what} after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A cluster of its own; taken down and deleted when dropped.
+pub struct Cluster {
+    directory: tempfile::TempDir,
+    /// Port of the API server.
+    pub port: u16,
+    second_octet: u8,
+}
+
+impl Cluster {
+    /// A place for a cluster, with a port and networks nobody else uses. Nothing runs yet.
+    pub fn prepare() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        // Networks by process and count, so that test processes do not meet.
+        let octet = 100 + (std::process::id() as u8 % 45) * 2 + NEXT.fetch_add(1, Ordering::Relaxed) % 2;
+        let directory = tempfile::Builder::new().prefix("sagong-test-").tempdir().unwrap();
+        Self { directory, port: free_port(), second_octet: octet }
+    }
+
+    /// A running cluster with the images kubia v1 to v4.
+    pub fn start() -> Self {
+        let cluster = Self::prepare();
+        cluster.load_kubia();
+        cluster.up(&[]);
+        cluster
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// `sagong COMMAND ARGUMENTS --data-dir DIR`, away from the user's kubeconfig.
+    pub fn sagong(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(sagong());
+        command.args(arguments).arg("--data-dir").arg(self.data_dir()).env("KUBECONFIG", self.user_kubeconfig());
+        command
+    }
+
+    /// The file that stands for `~/.kube/config`.
+    pub fn user_kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("user-kubeconfig")
+    }
+
+    /// The arguments of `up` that keep this cluster away from others.
+    pub fn up_command(&self, more: &[&str]) -> Command {
+        let octet = self.second_octet;
+        let mut command = self.sagong(&["up", "-d", "--port", &self.port.to_string()]);
+        command.args(["--pod-cidr", &format!("10.{octet}.0.0/17"), "--service-cidr", &format!("10.{octet}.128.0/17")]);
+        command.args(more);
+        command
+    }
+
+    /// Starts it and waits until its node is Ready.
+    pub fn up(&self, more: &[&str]) -> String {
+        stdout(&mut self.up_command(more))
+    }
+
+    /// The process that runs it.
+    pub fn process(&self) -> Option<u32> {
+        let output = run(&mut self.sagong(&["status", "-o", "json"]));
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        status["process"].as_u64().map(|pid| pid as u32)
+    }
+
+    /// Puts the app's images v1 to v4 into its store.
+    pub fn load_kubia(&self) {
+        for version in 1..=4 {
+            let name = format!("luksa/kubia:v{version}");
+            let variable = format!("KUBIA_VERSION={version}");
+            let root = kubia_root();
+            let root = root.to_str().unwrap();
+            stdout(&mut self.sagong(&["image", "import", root, &name, "--entrypoint", "/kubia", "--env", &variable]));
+        }
+    }
+
+    /// Real kubectl, as the cluster's administrator.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", self.data_dir().join("kubeconfig")).env("HOME", self.directory.path());
+        command
+    }
+
+    /// What kubectl printed; it must succeed.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        stdout(&mut self.kubectl_command(arguments))
+    }
+
+    /// What a kubectl that must fail printed to standard error.
+    pub fn kubectl_fails(&self, arguments: &[&str]) -> String {
+        let output = run(&mut self.kubectl_command(arguments));
+        assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// `kubectl … -f -` with this manifest; it must succeed.
+    pub fn kubectl_stdin(&self, arguments: &[&str], manifest: &str) -> String {
+        let output = self.kubectl_with(arguments, manifest);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// `kubectl … -f -` with this manifest, whatever comes of it.
+    pub fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> Output {
+        use std::io::Write;
+        let mut command = self.kubectl_command(arguments);
+        let command = command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// An object, or a list, as JSON.
+    pub fn get(&self, arguments: &[&str]) -> Value {
+        let mut all = vec!["get", "-o", "json"];
+        all.extend(arguments);
+        serde_json::from_str(&self.kubectl(&all)).unwrap()
+    }
+
+    /// Bodies of `count` requests, each on a connection of its own.
+    pub fn curl(&self, address: &str, count: usize) -> Vec<String> {
+        (0..count).map(|_| stdout(Command::new("curl").args(["-sS", "--max-time", "10", address]))).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.data_dir().exists() {
+            return;
+        }
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.data_dir().join("sagong.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the cluster's log ends:");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        let output = run(&mut self.sagong(&["down", "--purge"]));
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("down --purge: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// A file of examples/kubia.
+pub fn example(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/kubia").join(name).display().to_string()
+}
+
+/// A port nobody listens on, on loopback.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A directory with nothing but the app's native twin, built once per test process.
+pub fn kubia_root() -> PathBuf {
+    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let root = ROOT.get_or_init(|| {
+        let root = tempfile::tempdir().unwrap();
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition=2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"]);
+        stdout(rustc.arg(example("native/kubia.rs")).arg("-o").arg(root.path().join("kubia")));
+        root
+    });
+    root.path().to_path_buf()
+}
+
+/// What clusters leave on a machine, by kind: to be compared before and after.
+pub fn traces() -> BTreeSet<String> {
+    let mut traces = BTreeSet::new();
+    let mut note = |kind: &str, items: Vec<String>| traces.extend(items.into_iter().map(|item| format!("{kind} {item}")));
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    note("mount", lines(mounts).into_iter().filter(|line| line.contains("sagong")).collect());
+    let links = std::fs::read_dir("/sys/class/net").unwrap();
+    note("link", links.map(|link| link.unwrap().file_name().to_string_lossy().into_owned()).collect());
+    note("nft", lines(stdout(Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nft list tables"]))));
+    let find = "find /sys/fs/cgroup -type d -name '*sagong*' 2>/dev/null; true";
+    note("cgroup", lines(stdout(Command::new("sh").args(["-c", find]))));
+    note("process", processes());
+    note("route", lines(std::fs::read_to_string("/proc/net/route").unwrap()));
+    traces
+}
+
+/// Command lines of the shims, the clusters' processes and their containers.
+fn processes() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let texts = commands.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "));
+    texts.filter(|text| text.contains("sagong shim") || text.contains("sagong up") || text.starts_with("/kubia")).collect()
+}

@@ -38,23 +38,26 @@ pub fn destroy_all(instance: &str, root: &Path, run: &Path) -> Result<(), Runtim
     killed.and(unmounted).and(removed).and(emptied)
 }
 
-/// Shims first: they would record what happens next. Where no hierarchy tracks them they are found only here.
+/// Containers first: their shims then end by themselves, having taken the containers' status. Where no hierarchy
+/// tracks shims they are found only here.
 fn kill_recorded(layout: &Layout) {
-    let mut handles = Vec::new();
+    let (mut shims, mut containers) = (Vec::new(), Vec::new());
     for id in children(&layout.containers()).unwrap_or_default() {
         let directory = layout.container(&id);
         let shim = ShimRecord::load(&directory).ok().flatten().map(|shim| shim.process);
         let container = StartRecord::load(&directory).ok().flatten().map(|started| started.process);
-        handles.extend(
-            [shim, container].into_iter().flatten().filter_map(|process| process.open().ok().flatten()),
-        );
+        shims.extend(shim.and_then(|process| process.open().ok().flatten()));
+        containers.extend(container.and_then(|process| process.open().ok().flatten()));
     }
-    for handle in &handles {
-        let _ = process::signal(handle, Signal::KILL.as_raw());
+    for container in &containers {
+        let _ = process::signal(container, Signal::KILL.as_raw());
     }
-    for handle in &handles {
-        process::wait_ended(handle, ENDING);
-        process::reap(handle);
+    for shim in &shims {
+        if !process::wait_ended(shim, Duration::from_secs(1)) {
+            let _ = process::signal(shim, Signal::KILL.as_raw());
+            process::wait_ended(shim, ENDING);
+        }
+        process::reap(shim);
     }
 }
 

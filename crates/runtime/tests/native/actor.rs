@@ -17,6 +17,10 @@ fn main() {
             "abort" => std::process::abort(),
             "env" => println!("{}", std::env::var(next()).unwrap_or_default()),
             "cwd" => println!("{}", std::env::current_dir().expect("directory").display()),
+            "user" => {
+                let status = std::fs::read_to_string("/proc/self/status").expect("status");
+                println!("{}", status.lines().find(|line| line.starts_with("Uid:")).expect("user"));
+            }
             "cat" => println!("{}", std::fs::read_to_string(next()).unwrap_or_else(|error| format!("error: {error}"))),
             "ls" => {
                 let entries = std::fs::read_dir(next()).expect("directory");

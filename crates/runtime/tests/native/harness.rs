@@ -170,6 +170,11 @@ impl Bench {
         for process in std::fs::read_dir("/proc").expect("processes").flatten() {
             let command = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
             let cgroup = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+            let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            if stat.contains(") Z ") {
+                // It holds nothing any more; whoever adopted it takes it away in its own time.
+                continue;
+            }
             if command.contains(&containers) || cgroup.contains(&self.cgroup()) {
                 found.push(format!("process {} {command:?}", process.path().display()));
             }

@@ -107,10 +107,11 @@ async fn a_command_in_a_container_gives_its_output_and_code() {
     let mut config = bench.container_config(&["sleep", "600000"]);
     config.env = vec!["COLOUR=blue".to_owned()];
     config.working_dir = "/tmp".to_owned();
+    config.security.run_as_user = Some(1000);
     let container = bench.run(config).await;
-    let command = ["actor", "env", "COLOUR", "cwd", "err", "bad", "exit", "4"].map(str::to_owned);
+    let command = ["actor", "env", "COLOUR", "cwd", "user", "err", "bad", "exit", "4"].map(str::to_owned);
     let output = bench.runtime.exec(&container.id, &command, Duration::from_secs(30)).await.expect("exec");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "blue\n/tmp\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "blue\n/tmp\nUid:\t1000\t1000\t1000\t1000\n");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "bad");
     assert_eq!(output.exit_code, 4);
 }
@@ -179,7 +180,7 @@ async fn a_container_may_have_a_terminal() {
     config.tty = true;
     let (state, log) = bench.complete(config).await;
     assert_eq!(exit(&state), (0, 0, "Completed"));
-    assert_eq!(log, ["stdout F hello\r", "stdout F [\"0\", \"ptmx\"]\r"]);
+    assert_eq!(log, ["stdout F hello", "stdout F [\"0\", \"ptmx\"]"]);
 }
 
 #[tokio::test]

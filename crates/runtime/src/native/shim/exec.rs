@@ -4,6 +4,7 @@ use super::launcher::Outcome;
 use super::{chain, reply};
 use crate::native::process;
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
@@ -12,7 +13,7 @@ use rustix::time::Timespec;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ fn request(mut socket: &UnixStream) -> Result<ExecRequest, String> {
 
 fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Result<ExecReply, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    let process = describe(directory, request).map_err(step("describing the command"))?;
     let (launcher, outcome) = Outcome::new().map_err(step("making a pipe"))?;
     let own = |stream| rustix::io::fcntl_dupfd_cloexec(stream, 3).map_err(io::Error::from);
     let built = ContainerBuilder::new(request.id.clone(), SyscallType::default())
@@ -64,8 +66,9 @@ fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Resu
         .with_stderr(own(rustix::stdio::stderr()).map_err(step("passing standard error on"))?)
         .as_tenant()
         .with_detach(false)
-        .with_container_args(request.command.clone())
+        .with_process(Some(&process))
         .build();
+    let _ = std::fs::remove_file(&process);
     forget_sockets(directory, &request.id);
     let pid = match built {
         Ok(pid) => pid.as_raw().cast_unsigned(),
@@ -87,6 +90,17 @@ fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Resu
     let signal = status.as_ref().and_then(|status| status.terminating_signal()).unwrap_or_default();
     let exit_code = status.as_ref().and_then(|status| status.exit_status()).unwrap_or(128 + signal);
     Ok(ExecReply { exit_code, timed_out, error: None })
+}
+
+/// Writes down what to execute: as the container's own program (the same user, variables and directory), with other
+/// arguments and no terminal.
+fn describe(directory: &Path, request: &ExecRequest) -> io::Result<PathBuf> {
+    let spec = Spec::load(directory.join("config.json")).map_err(io::Error::other)?;
+    let mut process = spec.process().clone().ok_or_else(|| io::Error::other("config.json has no process"))?;
+    process.set_args(Some(request.command.clone())).set_terminal(None);
+    let path = directory.join(format!("exec-{}.json", std::process::id()));
+    std::fs::write(&path, serde_json::to_vec(&process).map_err(io::Error::other)?)?;
+    Ok(path)
 }
 
 /// Waits for the end of the command: true; false when its time is over, or Sagong is gone.

@@ -81,18 +81,26 @@ fn execute(spec: &Spec) -> Result<std::convert::Infallible, String> {
         .map_err(|error| format!("exec {}: {}", path.to_string_lossy(), describe(io::Error::from(error))))
 }
 
-/// What the shim ignores its container would ignore as well, having no way of telling.
+/// What the shim, or whoever started Sagong, ignores the container would ignore as well, having no way of telling.
 fn reset_signals() {
+    // As large as the kernel's own structure on every architecture; all zero is the default action.
+    let default = [0u64; 8];
+    let none = 0u64;
     for number in 1..=64 {
-        // SAFETY: the default action calls no code of ours; numbers that cannot be set are refused.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: the kernel reads from what outlives the calls. The library's own function refuses two of the numbers.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                &default,
+                std::ptr::null::<u64>(),
+                size_of_val(&none),
+            )
+        };
     }
-    // SAFETY: an empty set is made before it is used.
-    unsafe {
-        let mut none = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-    }
+    let old = std::ptr::null::<u64>();
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &none, old, size_of_val(&none)) };
 }
 
 /// The program's path and its arguments; worded like the runtimes users know.

@@ -1,6 +1,24 @@
 //! The node's network: pod addresses, service rules, the balancer behind LoadBalancer services.
 //!
 //! The kubelet knows it through [`PodNetwork`] (addresses) and [`DataPlane`] (withdrawal before SIGTERM).
+//!
+//! * [`pod`]: a routed veth per pod, addresses;
+//! * [`rules`]: services compiled to nftables text, applied in one transaction;
+//! * [`proxy`]: follows services and endpoints, feeds rules and balancer, takes pods out of service;
+//! * [`balancer`]: LoadBalancer addresses on loopback, HTTP-aware;
+//! * [`network`]: all of it as one thing; [`tunnel()`]: the balancer alone; [`check()`]: before anything is made.
+
+mod balancer;
+mod check;
+mod network;
+mod pod;
+mod proxy;
+mod rules;
+mod tunnel;
+
+pub use check::check;
+pub use network::{Network, Options, destroy};
+pub use tunnel::tunnel;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -29,7 +47,11 @@ pub trait DataPlane: Send + Sync {
     fn withdraw<'a>(&'a self, address: IpAddr) -> BoxFuture<'a, Result<(), NetworkError>>;
     /// How many connections to the pod are open or being opened, seen from inside its network namespace
     /// (`netns`; whatever carries them), those of the balancer that are idle not counted: these it closes itself.
-    fn connections<'a>(&'a self, address: IpAddr, netns: &'a Path) -> BoxFuture<'a, Result<usize, NetworkError>>;
+    fn connections<'a>(
+        &'a self,
+        address: IpAddr,
+        netns: &'a Path,
+    ) -> BoxFuture<'a, Result<usize, NetworkError>>;
     /// Forgets a withdrawal: the address is free for another pod.
     fn restore(&self, address: IpAddr);
 }
@@ -40,6 +62,9 @@ pub enum NetworkError {
     /// Every address of the pod CIDR is in use.
     #[error("no free pod address in {0}")]
     Exhausted(String),
+    /// The program that service rules are applied with is missing.
+    #[error("nft not found: install nftables")]
+    NoNft,
     /// A step failed.
     #[error("{step} {object}: {message}")]
     Failed {

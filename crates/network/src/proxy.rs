@@ -1,0 +1,186 @@
+//! Keeps rules and balancer in line with services and endpoints, and takes pods out of service.
+
+pub(crate) mod connections;
+pub(crate) mod observed;
+pub(crate) mod watch;
+pub(crate) mod withdrawal;
+
+use crate::balancer::{Balancer, PortKey};
+use crate::rules::apply::Rules;
+use crate::rules::model::{Node, Protocol, ServicePort};
+use crate::{BoxFuture, DataPlane, NetworkError};
+use observed::Observed;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::{Notify, watch as channel};
+use watch::Change;
+use withdrawal::Withdrawals;
+
+/// How long a withdrawal waits for the first lists after a start.
+const FIRST_LISTS: Duration = Duration::from_secs(5);
+/// Pause after the kernel refused the rules.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The node's service proxy, without the API: fed with [`Change`]s.
+pub(crate) struct Proxy {
+    state: Mutex<State>,
+    rules: tokio::sync::Mutex<Rules>,
+    pub(crate) balancer: Balancer,
+    /// Whether rules have to be compiled again.
+    dirty: Notify,
+    /// Whether both lists were read once. Until then the rules of an earlier run stay.
+    listed: channel::Sender<bool>,
+    /// Told whenever services changed.
+    pub(crate) services: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    observed: Observed,
+    withdrawals: Withdrawals,
+    services_listed: bool,
+    slices_listed: bool,
+}
+
+impl Proxy {
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            state: Mutex::default(),
+            rules: tokio::sync::Mutex::new(Rules::new(node)),
+            balancer: Balancer::default(),
+            dirty: Notify::new(),
+            listed: channel::channel(false).0,
+            services: Notify::new(),
+        }
+    }
+
+    /// Makes the table if there is none.
+    pub(crate) async fn prepare(&self) -> Result<(), NetworkError> {
+        self.rules.lock().await.prepare().await
+    }
+
+    /// Takes note of a change; the rules follow.
+    pub(crate) fn change(&self, change: Change) {
+        let mut state = self.state.lock();
+        let of_services = match &change {
+            Change::Services(_) => {
+                state.services_listed = true;
+                true
+            }
+            Change::Slices(_) => {
+                state.slices_listed = true;
+                false
+            }
+            Change::Service(_) | Change::ServiceGone(_) => true,
+            Change::Slice(_) | Change::SliceGone(_) => false,
+        };
+        change.apply(&mut state.observed);
+        let listed = state.services_listed && state.slices_listed;
+        drop(state);
+        if listed {
+            self.listed.send_replace(true);
+            self.dirty.notify_one();
+        }
+        if of_services {
+            self.services.notify_one();
+        }
+    }
+
+    /// The services as last observed; None before they were listed.
+    pub(crate) fn observed_services(&self) -> Option<BTreeMap<observed::Key, observed::ServiceInfo>> {
+        let state = self.state.lock();
+        state.services_listed.then(|| state.observed.services.clone())
+    }
+
+    /// Applies changes without end. Those that come while the kernel is busy are applied together.
+    pub(crate) async fn follow(&self) {
+        loop {
+            self.dirty.notified().await;
+            if let Err(error) = self.apply().await {
+                tracing::error!(%error, "service rules not applied, trying again");
+                tokio::time::sleep(RETRY).await;
+                self.dirty.notify_one();
+            }
+        }
+    }
+
+    /// Brings balancer and kernel to what is known now.
+    async fn apply(&self) -> Result<(), NetworkError> {
+        // Locked first: whoever is second compiles what is known then, so the last one applied is the newest.
+        let mut rules = self.rules.lock().await;
+        let ports = self.state.lock().feed(&self.balancer);
+        let begun = std::time::Instant::now();
+        rules.apply(&ports).await?;
+        tracing::debug!(ports = ports.len(), took = ?begun.elapsed(), "service rules applied");
+        Ok(())
+    }
+
+    async fn wait_for_lists(&self) -> Result<(), NetworkError> {
+        let mut listed = self.listed.subscribe();
+        let waited = tokio::time::timeout(FIRST_LISTS, listed.wait_for(|listed| *listed)).await;
+        waited.map(drop).map_err(|_| NetworkError::Failed {
+            step: "waiting for",
+            object: "services and endpoint slices".to_owned(),
+            message: format!("not listed within {FIRST_LISTS:?}"),
+        })
+    }
+}
+
+impl State {
+    /// Gives the balancer its endpoints and returns the ports for the rules. Under one lock, so that no older
+    /// list can overtake a withdrawal.
+    fn feed(&mut self, balancer: &Balancer) -> Vec<ServicePort> {
+        self.withdrawals.observe(&self.observed);
+        let blocked = |endpoint: &observed::EndpointInfo| self.withdrawals.blocks(endpoint);
+        let mut backends: BTreeMap<PortKey, Vec<SocketAddr>> = BTreeMap::new();
+        for (key, service) in self.observed.services.iter().filter(|(_, service)| service.load_balancer) {
+            for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+                let chosen = self.observed.chosen(key, port, blocked);
+                let addresses = chosen.into_iter().map(SocketAddr::V4).collect();
+                backends.insert((key.clone(), port.port), addresses);
+            }
+        }
+        balancer.set(backends, true);
+        self.observed.service_ports(blocked)
+    }
+}
+
+impl DataPlane for Proxy {
+    fn withdraw<'a>(&'a self, address: IpAddr) -> BoxFuture<'a, Result<(), NetworkError>> {
+        Box::pin(async move {
+            {
+                let State { observed, withdrawals, .. } = &mut *self.state.lock();
+                withdrawals.withdraw(address, observed);
+                self.balancer.withdraw(address);
+            }
+            self.wait_for_lists().await?;
+            self.apply().await
+        })
+    }
+
+    fn connections<'a>(
+        &'a self,
+        address: IpAddr,
+        netns: &'a Path,
+    ) -> BoxFuture<'a, Result<usize, NetworkError>> {
+        Box::pin(async move {
+            let tables = crate::pod::within(netns, connections::read).await.and_then(|read| read);
+            let tables = tables.map_err(|error| NetworkError::Failed {
+                step: "reading connections in",
+                object: netns.display().to_string(),
+                message: error.to_string(),
+            })?;
+            // The balancer may have chosen the pod and not connected yet.
+            Ok(connections::count(&tables).max(self.balancer.in_flight(address)))
+        })
+    }
+
+    fn restore(&self, address: IpAddr) {
+        self.state.lock().withdrawals.restore(address);
+        self.balancer.restore(address);
+        self.dirty.notify_one();
+    }
+}

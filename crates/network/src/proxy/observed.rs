@@ -1,0 +1,248 @@
+//! What the proxy knows of the API: services and endpoint slices, cut down to what it needs.
+
+use crate::rules::model::{Protocol, ServicePort};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// Label that names the service of an EndpointSlice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Namespace and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One of `spec.ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+    pub(crate) node_port: Option<u16>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServiceInfo {
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+    /// Creation time in RFC 3339, for ordering.
+    pub(crate) created: String,
+    /// Whether it is of type LoadBalancer, not being deleted, and no other implementation's (`loadBalancerClass`).
+    pub(crate) load_balancer: bool,
+    /// Whether `loadBalancerClass` leaves it to another implementation.
+    pub(crate) foreign: bool,
+    /// None for headless and ExternalName services.
+    pub(crate) cluster_ip: Option<Ipv4Addr>,
+    pub(crate) external_ips: Vec<Ipv4Addr>,
+    /// `spec.loadBalancerIP`, if it is an address.
+    pub(crate) requested_ip: Option<Ipv4Addr>,
+    /// `status.loadBalancer.ingress[].ip`.
+    pub(crate) ingress: Vec<String>,
+    pub(crate) ports: Vec<Port>,
+}
+
+/// An address in an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndpointInfo {
+    pub(crate) address: Ipv4Addr,
+    /// `targetRef.uid`: the pod's; empty if there is none.
+    pub(crate) uid: String,
+    pub(crate) ready: bool,
+    pub(crate) serving: bool,
+    pub(crate) terminating: bool,
+}
+
+/// An EndpointSlice of IPv4 addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SliceInfo {
+    ports: Vec<(String, Protocol, u16)>,
+    endpoints: Vec<EndpointInfo>,
+}
+
+/// Everything observed.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) services: BTreeMap<Key, ServiceInfo>,
+    /// By service, then by name of the slice.
+    slices: BTreeMap<Key, BTreeMap<String, SliceInfo>>,
+}
+
+fn port(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+fn v4(addresses: Option<&Vec<String>>) -> Vec<Ipv4Addr> {
+    addresses.into_iter().flatten().filter_map(|address| address.parse().ok()).collect()
+}
+
+/// Key of a namespaced object.
+pub(crate) fn key<K: kube::Resource>(object: &K) -> Key {
+    let meta = object.meta();
+    Key { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
+}
+
+impl From<&Service> for ServiceInfo {
+    fn from(service: &Service) -> Self {
+        let meta = &service.metadata;
+        let Some(spec) = &service.spec else { return Self::default() };
+        let load_balancer = spec.type_.as_deref() == Some("LoadBalancer")
+            && spec.load_balancer_class.is_none()
+            && meta.deletion_timestamp.is_none();
+        let external_name = spec.type_.as_deref() == Some("ExternalName");
+        let cluster_ip = spec.cluster_ip.as_deref().filter(|_| !external_name);
+        let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress = status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            created: meta.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
+            load_balancer,
+            foreign: spec.load_balancer_class.is_some(),
+            cluster_ip: cluster_ip.and_then(|address| address.parse().ok()),
+            external_ips: v4(spec.external_ips.as_ref()),
+            requested_ip: spec.load_balancer_ip.as_deref().and_then(|address| address.parse().ok()),
+            ingress: ingress.filter_map(|ingress| ingress.ip.clone()).collect(),
+            ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
+        }
+    }
+}
+
+fn service_port(given: &k8s_openapi::api::core::v1::ServicePort) -> Option<Port> {
+    Some(Port {
+        name: given.name.clone().unwrap_or_default(),
+        protocol: Protocol::parse(given.protocol.as_deref().unwrap_or("TCP"))?,
+        port: port(given.port)?,
+        node_port: given.node_port.and_then(port),
+    })
+}
+
+impl From<&EndpointSlice> for SliceInfo {
+    fn from(slice: &EndpointSlice) -> Self {
+        if slice.address_type != "IPv4" {
+            return Self::default();
+        }
+        let ports = slice.ports.iter().flatten().filter_map(|given| {
+            let protocol = Protocol::parse(given.protocol.as_deref().unwrap_or("TCP"))?;
+            Some((given.name.clone().unwrap_or_default(), protocol, port(given.port?)?))
+        });
+        let endpoints = slice.endpoints.iter().filter_map(|given| {
+            let conditions = given.conditions.clone().unwrap_or_default();
+            // Unknown readiness counts as ready (field documentation of EndpointConditions).
+            let ready = conditions.ready.unwrap_or(true);
+            Some(EndpointInfo {
+                address: given.addresses.first()?.parse().ok()?,
+                uid: given.target_ref.as_ref().and_then(|target| target.uid.clone()).unwrap_or_default(),
+                ready,
+                serving: conditions.serving.unwrap_or(ready),
+                terminating: conditions.terminating.unwrap_or(false),
+            })
+        });
+        Self { ports: ports.collect(), endpoints: endpoints.collect() }
+    }
+}
+
+impl Observed {
+    pub(crate) fn service(&mut self, service: &Service) {
+        self.services.insert(key(service), service.into());
+    }
+
+    pub(crate) fn service_gone(&mut self, service: &Service) {
+        self.services.remove(&key(service));
+    }
+
+    pub(crate) fn slice(&mut self, slice: &EndpointSlice) {
+        let Some((service, name)) = owner(slice) else { return };
+        self.slices.entry(service).or_default().insert(name, slice.into());
+    }
+
+    pub(crate) fn slice_gone(&mut self, slice: &EndpointSlice) {
+        let Some((service, name)) = owner(slice) else { return };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.remove(&name);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+    }
+
+    pub(crate) fn replace_services(&mut self, services: &[Service]) {
+        self.services = services.iter().map(|service| (key(service), service.into())).collect();
+    }
+
+    pub(crate) fn replace_slices(&mut self, slices: &[EndpointSlice]) {
+        self.slices.clear();
+        slices.iter().for_each(|slice| self.slice(slice));
+    }
+
+    /// Every endpoint of every slice.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &EndpointInfo> {
+        self.slices.values().flat_map(BTreeMap::values).flat_map(|slice| &slice.endpoints)
+    }
+
+    /// Where new connections to a port of a service go: the ready endpoints; if there are none, those that
+    /// still serve while they terminate (KEP-1669). What is `blocked` is in neither.
+    pub(crate) fn chosen(
+        &self,
+        service: &Key,
+        port: &Port,
+        blocked: impl Fn(&EndpointInfo) -> bool,
+    ) -> Vec<SocketAddrV4> {
+        let (mut ready, mut terminating) = (BTreeSet::new(), BTreeSet::new());
+        for slice in self.slices.get(service).into_iter().flat_map(BTreeMap::values) {
+            let same = |(name, protocol, _): &&(String, Protocol, u16)| {
+                *name == port.name && *protocol == port.protocol
+            };
+            let Some((_, _, number)) = slice.ports.iter().find(same) else { continue };
+            for endpoint in slice.endpoints.iter().filter(|endpoint| !blocked(endpoint)) {
+                let address = SocketAddrV4::new(endpoint.address, *number);
+                if endpoint.ready {
+                    ready.insert(address);
+                } else if endpoint.serving && endpoint.terminating {
+                    terminating.insert(address);
+                }
+            }
+        }
+        let chosen = if ready.is_empty() { terminating } else { ready };
+        chosen.into_iter().collect()
+    }
+
+    /// Every port of every service that has a ClusterIP, as the rules want it.
+    pub(crate) fn service_ports(&self, blocked: impl Fn(&EndpointInfo) -> bool + Copy) -> Vec<ServicePort> {
+        let mut all = Vec::new();
+        for (key, service) in &self.services {
+            let Some(cluster_ip) = service.cluster_ip else { continue };
+            all.extend(service.ports.iter().map(|port| ServicePort {
+                name: if port.name.is_empty() { key.to_string() } else { format!("{key}:{}", port.name) },
+                protocol: port.protocol,
+                cluster_ip,
+                port: port.port,
+                node_port: port.node_port,
+                external_ips: service.external_ips.clone(),
+                endpoints: self.chosen(key, port, blocked),
+            }));
+        }
+        all
+    }
+}
+
+/// The service a slice belongs to, and the slice's name.
+fn owner(slice: &EndpointSlice) -> Option<(Key, String)> {
+    let Key { namespace, name } = key(slice);
+    let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
+    Some((Key { namespace, name: service }, name))
+}
+
+#[cfg(test)]
+#[path = "observed_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! Service rules: what the kernel does with packets to ClusterIPs, external addresses and node ports.
+
+pub(crate) mod apply;
+pub(crate) mod compile;
+pub(crate) mod model;

@@ -1,0 +1,95 @@
+//! Handing rules to the kernel through `nft -f -`: one call, one transaction, all or nothing.
+
+use super::compile;
+use super::model::{Node, Ruleset, ServicePort};
+use crate::NetworkError;
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// The rules of one instance and what the kernel is known to have of them.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    node: Node,
+    /// None: unknown, after a start or a failure. The next transaction replaces the table.
+    applied: Option<Ruleset>,
+}
+
+impl Rules {
+    pub(crate) fn new(node: Node) -> Self {
+        Self { node, applied: None }
+    }
+
+    /// Makes the table if there is none. One of an earlier run is left as it is, so that services go on
+    /// until the first [`Rules::apply`].
+    pub(crate) async fn prepare(&mut self) -> Result<(), NetworkError> {
+        let table = self.node.table();
+        if nft(&["-t", "list", "table", "ip", &table], "").await.is_ok() {
+            return Ok(());
+        }
+        self.apply(&[]).await
+    }
+
+    /// Brings the kernel to these services. Returns once the kernel has them.
+    pub(crate) async fn apply(&mut self, services: &[ServicePort]) -> Result<(), NetworkError> {
+        let wanted = compile::compile(&self.node, services);
+        let text = match &self.applied {
+            Some(applied) => compile::diff(applied, &wanted),
+            None => compile::replace(&wanted),
+        };
+        if text.is_empty() {
+            return Ok(());
+        }
+        let known = self.applied.take();
+        match nft(&["-f", "-"], &text).await {
+            Ok(_) => {}
+            // Somebody else may have changed the table: make it anew.
+            Err(_) if known.is_some() => drop(nft(&["-f", "-"], &compile::replace(&wanted)).await?),
+            Err(error) => return Err(error),
+        }
+        self.applied = Some(wanted);
+        Ok(())
+    }
+}
+
+/// Removes an instance's table. No error if there is none.
+pub(crate) async fn destroy(instance: &str) -> Result<(), NetworkError> {
+    nft(&["-f", "-"], &compile::remove(instance)).await.map(drop)
+}
+
+/// Runs nft with arguments and standard input, and gives its standard output.
+pub(crate) async fn nft(arguments: &[&str], input: &str) -> Result<String, NetworkError> {
+    let failed =
+        |message: String| NetworkError::Failed { step: "running", object: "nft".to_owned(), message };
+    let mut child = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => NetworkError::NoNft,
+            _ => failed(error.to_string()),
+        })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If nft ends before it read everything, its own message says more than "broken pipe".
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    let line = message.lines().next().unwrap_or("no message").trim().to_owned();
+    tracing::debug!(%message, input, "nft refused");
+    Err(failed(line))
+}
+
+/// nft is in `sbin`, which is not on everybody's PATH.
+fn program() -> &'static str {
+    ["/usr/sbin/nft", "/sbin/nft", "/usr/local/sbin/nft"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+        .unwrap_or("nft")
+}

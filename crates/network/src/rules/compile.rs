@@ -1,0 +1,235 @@
+//! Services to nftables text. Pure.
+//!
+//! The shape is that of upstream's nftables mode (KEP-3866): verdict maps from destination to a chain per
+//! service port, so that a packet costs two lookups however many services there are. Unlike there, one chain
+//! picks the endpoint and translates in one rule, and what must be masqueraded is looked up by address
+//! afterwards instead of being marked: packet marks are shared with everybody else on the host.
+
+use super::model::{Node, Ruleset, ServicePort};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+/// Destination (address, protocol, port) to service chain.
+const SERVICES: &str = "services";
+/// Protocol and port on any local address to service chain.
+const NODE_PORTS: &str = "node-ports";
+/// Destinations of services without endpoints.
+const REFUSED: &str = "refused";
+/// Node ports of services without endpoints.
+const REFUSED_NODE_PORTS: &str = "refused-node-ports";
+/// Endpoints paired with themselves: a pod that reached itself through a service.
+const HAIRPIN: &str = "hairpin";
+/// Endpoints outside this node's pod CIDR, which would not answer through this node by themselves.
+const ELSEWHERE: &str = "elsewhere";
+
+/// The maps and sets, with their types.
+const SETS: [(&str, &str, &str); 6] = [
+    ("map", SERVICES, "type ipv4_addr . inet_proto . inet_service : verdict"),
+    ("map", NODE_PORTS, "type inet_proto . inet_service : verdict"),
+    ("set", REFUSED, "type ipv4_addr . inet_proto . inet_service"),
+    ("set", REFUSED_NODE_PORTS, "type inet_proto . inet_service"),
+    ("set", HAIRPIN, "type ipv4_addr . ipv4_addr"),
+    ("set", ELSEWHERE, "type ipv4_addr . inet_proto . inet_service"),
+];
+
+/// The rules for these services.
+pub(crate) fn compile(node: &Node, services: &[ServicePort]) -> Ruleset {
+    let sets = SETS.iter().map(|(_, name, _)| (*name, BTreeMap::new())).collect();
+    let mut rules = Ruleset { node: node.clone(), chains: BTreeMap::new(), sets };
+    for service in services {
+        add_service(&mut rules, service);
+    }
+    rules
+}
+
+fn add_service(rules: &mut Ruleset, service: &ServicePort) {
+    let protocol = service.protocol.word();
+    let port = service.port;
+    let chain = format!("svc-{}-{protocol}-{port}", service.cluster_ip);
+    let verdict = (!service.endpoints.is_empty()).then(|| format!("goto {chain}"));
+    let (destinations, node_ports) =
+        if verdict.is_some() { (SERVICES, NODE_PORTS) } else { (REFUSED, REFUSED_NODE_PORTS) };
+    for address in std::iter::once(&service.cluster_ip).chain(&service.external_ips) {
+        insert(rules, destinations, format!("{address} . {protocol} . {port}"), verdict.clone());
+    }
+    if let Some(node_port) = service.node_port {
+        insert(rules, node_ports, format!("{protocol} . {node_port}"), verdict.clone());
+    }
+    if verdict.is_none() {
+        return;
+    }
+    for endpoint in &service.endpoints {
+        let ip = endpoint.ip();
+        if rules.node.node_cidr.contains(ip) {
+            insert(rules, HAIRPIN, format!("{ip} . {ip}"), None);
+        } else {
+            insert(rules, ELSEWHERE, format!("{ip} . {protocol} . {}", endpoint.port()), None);
+        }
+    }
+    rules.chains.insert(chain, translation(service));
+}
+
+fn insert(rules: &mut Ruleset, set: &'static str, key: String, value: Option<String>) {
+    // The first service to claim a destination keeps it, as upstream.
+    rules.sets.entry(set).or_default().entry(key).or_insert(value);
+}
+
+/// The rule that sends a new connection to one of the endpoints. Session affinity would go in front of it.
+fn translation(service: &ServicePort) -> String {
+    let protocol = service.protocol.word();
+    let comment = comment(&service.name);
+    if let [only] = service.endpoints.as_slice() {
+        return format!("meta l4proto {protocol} dnat ip to {only} {comment}");
+    }
+    let choices: Vec<String> = service
+        .endpoints
+        .iter()
+        .enumerate()
+        .map(|(index, endpoint)| format!("{index} : {} . {}", endpoint.ip(), endpoint.port()))
+        .collect();
+    let count = choices.len();
+    let choices = choices.join(", ");
+    format!("meta l4proto {protocol} dnat ip to numgen random mod {count} map {{ {choices} }} {comment}")
+}
+
+/// nft allows 128 bytes in a comment; names come from the API, but quotes must not end up here in any case.
+fn comment(name: &str) -> String {
+    let safe: String =
+        name.chars().filter(|c| c.is_ascii_alphanumeric() || "-./:_".contains(*c)).take(120).collect();
+    format!("comment \"{safe}\"")
+}
+
+/// Commands that make the table anew with everything in it, in one transaction.
+pub(crate) fn replace(rules: &Ruleset) -> String {
+    let table = rules.node.table();
+    // `add` first, because deleting a table that is not there is an error.
+    let mut text = format!("add table ip {table}\ndelete table ip {table}\nadd table ip {table}\n");
+    for (kind, name, declaration) in SETS {
+        let _ = writeln!(text, "add {kind} ip {table} {name} {{ {declaration} ; }}");
+    }
+    base(&mut text, &rules.node);
+    changes(&mut text, &compile(&rules.node, &[]), rules);
+    text
+}
+
+/// Commands that lead from one ruleset to another of the same node; empty if they are the same.
+pub(crate) fn diff(old: &Ruleset, new: &Ruleset) -> String {
+    let mut text = String::new();
+    changes(&mut text, old, new);
+    text
+}
+
+/// Commands that remove an instance's table; no error if there is none.
+pub(crate) fn remove(instance: &str) -> String {
+    let table = super::model::table(instance);
+    format!("add table ip {table}\ndelete table ip {table}\n")
+}
+
+/// The order matters: chains before the elements that point to them, and the other way round for deletion.
+fn changes(text: &mut String, old: &Ruleset, new: &Ruleset) {
+    let table = new.node.table();
+    for (chain, rule) in &new.chains {
+        match old.chains.get(chain) {
+            Some(before) if before == rule => continue,
+            Some(_) => drop(writeln!(text, "flush chain ip {table} {chain}")),
+            None => drop(writeln!(text, "add chain ip {table} {chain}")),
+        }
+        let _ = writeln!(text, "add rule ip {table} {chain} {rule}");
+    }
+    let none = BTreeMap::new();
+    let pairs = || SETS.iter().map(|(_, set, _)| (set, old.sets.get(set), new.sets.get(set)));
+    for (set, before, after) in pairs() {
+        let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+        let gone =
+            before.iter().filter(|(key, value)| after.get(*key) != Some(value)).map(|(key, _)| key.clone());
+        elements(text, "delete", &table, set, gone.collect());
+    }
+    for (set, before, after) in pairs() {
+        let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+        let fresh = after.iter().filter(|(key, value)| before.get(*key) != Some(value)).map(
+            |(key, value)| match value {
+                Some(value) => format!("{key} : {value}"),
+                None => key.clone(),
+            },
+        );
+        elements(text, "add", &table, set, fresh.collect());
+    }
+    for chain in old.chains.keys().filter(|chain| !new.chains.contains_key(*chain)) {
+        let _ = writeln!(text, "flush chain ip {table} {chain}\ndelete chain ip {table} {chain}");
+    }
+}
+
+fn elements(text: &mut String, verb: &str, table: &str, set: &str, list: Vec<String>) {
+    if !list.is_empty() {
+        let _ = writeln!(text, "{verb} element ip {table} {set} {{ {} }}", list.join(", "));
+    }
+}
+
+/// Chains hooked into the kernel, the same for any services.
+fn base(text: &mut String, node: &Node) {
+    let Node { instance, node_cidr, pod_cidr, service_cidr } = node;
+    let table = node.table();
+    let pods = format!("\"{}*\"", crate::pod::veth::prefix(instance));
+    let gateway: Ipv4Addr = crate::pod::bridge::gateway(*node_cidr);
+    let mut chain = |name: &str, hook: &str, rules: &[String]| {
+        let hook = if hook.is_empty() { String::new() } else { format!(" {{ type {hook} ; }}") };
+        let _ = writeln!(text, "add chain ip {table} {name}{hook}");
+        for rule in rules {
+            let _ = writeln!(text, "add rule ip {table} {name} {rule}");
+        }
+    };
+    chain(
+        "refuse",
+        "",
+        &["meta l4proto tcp reject with tcp reset".into(), "reject with icmp type port-unreachable".into()],
+    );
+    chain(
+        "translate",
+        "",
+        &[
+            format!("ip daddr . meta l4proto . th dport vmap @{SERVICES}"),
+            format!("fib daddr type local meta l4proto . th dport vmap @{NODE_PORTS}"),
+        ],
+    );
+    // route_localnet, needed for node ports on 127.0.0.1, must not open the host's loopback to pods. Before
+    // conntrack, replies to such connections still carry the gateway's address and pass.
+    chain(
+        "guard",
+        "filter hook prerouting priority raw",
+        &[format!("iifname {pods} ip daddr 127.0.0.0/8 drop")],
+    );
+    let refuse = [
+        format!("ct state new ip daddr . meta l4proto . th dport @{REFUSED} goto refuse"),
+        format!(
+            "ct state new fib daddr type local meta l4proto . th dport @{REFUSED_NODE_PORTS} goto refuse"
+        ),
+    ];
+    chain("refuse-incoming", "filter hook prerouting priority -110", &refuse);
+    chain("refuse-outgoing", "filter hook output priority -110", &refuse);
+    chain("translate-incoming", "nat hook prerouting priority -100", &["jump translate".into()]);
+    chain("translate-outgoing", "nat hook output priority -100", &["jump translate".into()]);
+    // What still goes to a ClusterIP after translation has no such port. These are addresses of our own
+    // cluster: nobody else is behind the route.
+    let unknown = format!("ip daddr {service_cidr} goto refuse");
+    chain("unknown-forward", "filter hook forward priority 0", std::slice::from_ref(&unknown));
+    chain("unknown-outgoing", "filter hook output priority 0", std::slice::from_ref(&unknown));
+    chain(
+        "masquerade",
+        "nat hook postrouting priority 100",
+        &[
+            format!("ip saddr . ip daddr @{HAIRPIN} snat to {gateway}"),
+            format!("oifname {pods} ip saddr 127.0.0.0/8 snat to {gateway}"),
+            format!(
+                "ct status dnat oifname != \"lo\" ip daddr . meta l4proto . th dport @{ELSEWHERE} masquerade"
+            ),
+            format!(
+                "ip saddr {node_cidr} ip daddr != {pod_cidr} oifname != {pods} oifname != \"lo\" masquerade"
+            ),
+        ],
+    );
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

@@ -1,0 +1,83 @@
+//! What the rules are compiled from, and what they are compiled to.
+
+use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// What is the same for every service of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Names the table and the links.
+    pub(crate) instance: String,
+    /// Pods on this node.
+    pub(crate) node_cidr: Ipv4Net,
+    /// Pods of the whole cluster.
+    pub(crate) pod_cidr: Ipv4Net,
+    /// ClusterIPs.
+    pub(crate) service_cidr: Ipv4Net,
+}
+
+impl Node {
+    pub(crate) fn table(&self) -> String {
+        table(&self.instance)
+    }
+}
+
+/// Name of an instance's table.
+pub(crate) fn table(instance: &str) -> String {
+    format!("sagong-{instance}")
+}
+
+/// Transport protocol of a service port (`spec.ports[].protocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// None for anything upstream does not know either.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// As nft and chain names spell it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// One port of one service with the endpoints new connections go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServicePort {
+    /// `namespace/name:port`, for people reading the rules.
+    pub(crate) name: String,
+    pub(crate) protocol: Protocol,
+    pub(crate) cluster_ip: Ipv4Addr,
+    pub(crate) port: u16,
+    pub(crate) node_port: Option<u16>,
+    /// `spec.externalIPs`.
+    pub(crate) external_ips: Vec<Ipv4Addr>,
+    /// Sorted, without duplicates; empty: connections are refused.
+    pub(crate) endpoints: Vec<SocketAddrV4>,
+}
+
+/// The changing part of the table: chains, and elements of maps and sets. Base chains are fixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ruleset {
+    pub(crate) node: Node,
+    /// Chain name to its only rule.
+    pub(crate) chains: BTreeMap<String, String>,
+    /// Map or set name to its elements: key, and verdict for a map.
+    pub(crate) sets: BTreeMap<&'static str, BTreeMap<String, Option<String>>>,
+}

@@ -24,7 +24,8 @@ pub fn sagong() -> PathBuf {
 
 /// Whether a program is there. If not, says so loudly; with `CI` set, that is a failure.
 pub fn have(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]).output();
+    let found =
+        Command::new("sh").args(["-c", &format!("PATH=$PATH:/usr/sbin command -v {program}")]).output();
     if found.is_ok_and(|output| output.status.success()) {
         return true;
     }
@@ -42,7 +43,11 @@ pub fn run(command: &mut Command) -> Output {
 pub fn stdout(command: &mut Command) -> String {
     let output = run(command);
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed: {error}{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {error}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -92,7 +97,11 @@ impl Cluster {
     /// `sagong COMMAND ARGUMENTS --data-dir DIR`, away from the user's kubeconfig.
     pub fn sagong(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(sagong());
-        command.args(arguments).arg("--data-dir").arg(self.data_dir()).env("KUBECONFIG", self.user_kubeconfig());
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .env("KUBECONFIG", self.user_kubeconfig());
         command
     }
 
@@ -105,7 +114,12 @@ impl Cluster {
     pub fn up_command(&self, more: &[&str]) -> Command {
         let octet = self.second_octet;
         let mut command = self.sagong(&["up", "-d", "--port", &self.port.to_string()]);
-        command.args(["--pod-cidr", &format!("10.{octet}.0.0/17"), "--service-cidr", &format!("10.{octet}.128.0/17")]);
+        command.args([
+            "--pod-cidr",
+            &format!("10.{octet}.0.0/17"),
+            "--service-cidr",
+            &format!("10.{octet}.128.0/17"),
+        ]);
         command.args(more);
         command
     }
@@ -129,14 +143,26 @@ impl Cluster {
             let variable = format!("KUBIA_VERSION={version}");
             let root = kubia_root();
             let root = root.to_str().unwrap();
-            stdout(&mut self.sagong(&["image", "import", root, &name, "--entrypoint", "/kubia", "--env", &variable]));
+            stdout(&mut self.sagong(&[
+                "image",
+                "import",
+                root,
+                &name,
+                "--entrypoint",
+                "/kubia",
+                "--env",
+                &variable,
+            ]));
         }
     }
 
     /// Real kubectl, as the cluster's administrator.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.args(arguments).env("KUBECONFIG", self.data_dir().join("kubeconfig")).env("HOME", self.directory.path());
+        command
+            .args(arguments)
+            .env("KUBECONFIG", self.data_dir().join("kubeconfig"))
+            .env("HOME", self.directory.path());
         command
     }
 
@@ -163,7 +189,8 @@ impl Cluster {
     pub fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> Output {
         use std::io::Write;
         let mut command = self.kubectl_command(arguments);
-        let command = command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command =
+            command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
@@ -216,7 +243,13 @@ pub fn kubia_root() -> PathBuf {
     let root = ROOT.get_or_init(|| {
         let root = tempfile::tempdir().unwrap();
         let mut rustc = Command::new("rustc");
-        rustc.args(["--edition=2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"]);
+        rustc.args([
+            "--edition=2024",
+            "-O",
+            "-Cpanic=abort",
+            "-Cstrip=symbols",
+            "-Ctarget-feature=+crt-static",
+        ]);
         stdout(rustc.arg(example("native/kubia.rs")).arg("-o").arg(root.path().join("kubia")));
         root
     });
@@ -226,7 +259,9 @@ pub fn kubia_root() -> PathBuf {
 /// What clusters leave on a machine, by kind: to be compared before and after.
 pub fn traces() -> BTreeSet<String> {
     let mut traces = BTreeSet::new();
-    let mut note = |kind: &str, items: Vec<String>| traces.extend(items.into_iter().map(|item| format!("{kind} {item}")));
+    let mut note = |kind: &str, items: Vec<String>| {
+        traces.extend(items.into_iter().map(|item| format!("{kind} {item}")))
+    };
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     note("mount", lines(mounts).into_iter().filter(|line| line.contains("sagong")).collect());
@@ -245,5 +280,9 @@ fn processes() -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     let texts = commands.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "));
-    texts.filter(|text| text.contains("sagong shim") || text.contains("sagong up") || text.starts_with("/kubia")).collect()
+    texts
+        .filter(|text| {
+            text.contains("sagong shim") || text.contains("sagong up") || text.starts_with("/kubia")
+        })
+        .collect()
 }

@@ -143,14 +143,10 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes a cgroup and those above it, up to `root`, as far as they are empty.
-    pub(crate) fn prune(&self, path: &str, root: &str) {
+    /// Removes a cgroup if it is empty.
+    pub(crate) fn prune(&self, path: &str) {
         for directory in self.directories(path) {
-            for ancestor in directory.ancestors() {
-                if ancestor.ends_with(root) || fs::remove_dir(ancestor).is_err() {
-                    break;
-                }
-            }
+            let _ = fs::remove_dir(directory);
         }
     }
 }

@@ -235,6 +235,17 @@ fn check(config: &ContainerConfig) -> io::Result<()> {
     if config.args.is_empty() {
         return Err(io::Error::other("no command specified"));
     }
+    for mount in &config.mounts {
+        if let Err(error) = mount.host_path.metadata() {
+            return Err(io::Error::other(format!("mounting {}: {error}", mount.host_path.display())));
+        }
+        if !mount.container_path.starts_with('/') {
+            return Err(io::Error::other(format!(
+                "mounting at {:?}: not an absolute path",
+                mount.container_path
+            )));
+        }
+    }
     if config.args.iter().chain(&config.env).any(|text| text.contains('\0')) {
         return Err(io::Error::other("an argument or variable holds a zero byte"));
     }

@@ -75,6 +75,11 @@ pub(crate) fn wait_ended(handle: impl AsFd, allowed: Duration) -> bool {
     }
 }
 
+/// Waits until the process has ended, however long it takes.
+pub(crate) fn wait_end(handle: impl AsFd) {
+    while !wait_ended(&handle, Duration::from_secs(3600)) {}
+}
+
 /// Takes the exit status of a child of ours off the process table; nothing if it is not a child.
 pub(crate) fn reap(handle: impl AsFd) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};

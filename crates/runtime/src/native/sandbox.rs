@@ -171,8 +171,8 @@ fn raise_loopback() -> io::Result<()> {
 }
 
 fn is_namespace(file: &Path) -> bool {
-    const NSFS_MAGIC: i64 = 0x6e73_6673;
-    rustix::fs::statfs(file).is_ok_and(|found| i64::from(found.f_type) == NSFS_MAGIC)
+    const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
+    rustix::fs::statfs(file).is_ok_and(|found| found.f_type == NSFS_MAGIC)
 }
 
 fn named(what: &str, error: io::Error) -> io::Error {

@@ -111,10 +111,17 @@ impl NativeRuntime {
             self.forget_container(&container).await?;
         }
         let Some(record) = lock(&self.inner.sandboxes).get(id).cloned() else { return Ok(()) };
+        let parent = record.config.cgroup_parent;
+        // Another attempt at the same pod may be about to put a container there.
+        let shared = lock(&self.inner.sandboxes)
+            .iter()
+            .any(|(other, record)| other != id && record.config.cgroup_parent == parent);
         let (inner, object) = (self.inner.clone(), id.to_owned());
         blocking(move || {
-            let root = cgroup_root(&inner.options.instance);
-            inner.cgroups.prune(&format!("{root}/{}", record.config.cgroup_parent.trim_matches('/')), &root);
+            let parent = parent.trim_matches('/');
+            if !shared && !parent.is_empty() {
+                inner.cgroups.prune(&format!("{}/{parent}", cgroup_root(&inner.options.instance)));
+            }
             state::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
         })
         .await?;

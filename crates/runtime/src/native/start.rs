@@ -1,6 +1,7 @@
 //! Starting a container: a shim, and its answer.
 
-use super::shim::StartReply;
+use super::shim::{NOTES, StartReply};
+use super::state::{Record, ShimRecord};
 use super::watch::observed;
 use super::{Inner, NativeRuntime, blocking, failed, lock, process};
 use crate::{ContainerEvent, ContainerState, RuntimeError};
@@ -31,6 +32,11 @@ impl NativeRuntime {
                 return Err(failed("starting container", &name)("it has ended already"));
             }
         }
+        if let Some(state) = self.started_before(id).await {
+            self.set_state(id, state);
+            self.announce(id);
+            return Ok(());
+        }
         let (inner, id_, name_) = (self.inner.clone(), id.to_owned(), name.clone());
         let (shim, reply) =
             blocking(move || inner.launch(&id_).map_err(failed("starting container", &name_))).await?;
@@ -49,6 +55,21 @@ impl NativeRuntime {
         }
     }
 
+    /// The state of a container that an earlier Sagong was starting when it ended.
+    async fn started_before(&self, id: &str) -> Option<ContainerState> {
+        let directory = self.inner.layout.container(id);
+        let shim = ShimRecord::load(&directory).ok().flatten()?;
+        loop {
+            let alive = shim.process.open().is_ok_and(|handle| handle.is_some());
+            match observed(&directory) {
+                None if alive => {}
+                state => return state,
+            }
+            // Takes milliseconds, and hardly ever happens.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn announce(&self, id: &str) {
         let sandbox_id = lock(&self.inner.containers).get(id).map(|entry| entry.container.sandbox_id.clone());
         if let Some(sandbox_id) = sandbox_id {
@@ -61,7 +82,7 @@ impl Inner {
     /// The shim's process, and what it said.
     fn launch(&self, id: &str) -> io::Result<(OwnedFd, StartReply)> {
         let directory = self.layout.container(id);
-        let notes = OpenOptions::new().append(true).create(true).open(directory.join("shim.log"))?;
+        let notes = OpenOptions::new().append(true).create(true).open(directory.join(NOTES))?;
         let (mut ours, theirs) = UnixStream::pair()?;
         // No zombie remains: whoever watches the process takes its status.
         let child = Command::new(&self.options.shim.program)
@@ -81,7 +102,7 @@ impl Inner {
         let reply = reply.unwrap_or_else(|error| {
             let _ = process::signal(&shim, rustix::process::Signal::KILL.as_raw());
             process::wait_ended(&shim, STARTING);
-            let notes = std::fs::read_to_string(directory.join("shim.log")).unwrap_or_default();
+            let notes = std::fs::read_to_string(directory.join(NOTES)).unwrap_or_default();
             StartReply { error: Some(format!("the shim did not answer: {error} {}", notes.trim())) }
         });
         Ok((shim, reply))

@@ -24,20 +24,22 @@ impl NativeRuntime {
         // SAFETY: the descriptor is owned by what is registered, and stays open and the same as long as that lives.
         let watched = unsafe { AsyncFd::register_with_interest(shim, Interest::READABLE) };
         tokio::spawn(async move {
-            match watched {
+            let shim = match watched {
                 Ok(shim) => {
-                    if let Err(error) = shim.readable().await {
-                        tracing::warn!(container = id, %error, "the container's shim cannot be watched");
-                    }
-                    process::reap(shim.get_ref());
+                    let _ = shim.readable().await;
+                    shim.into_inner()
                 }
-                Err(error) => {
-                    tracing::warn!(container = id, %error, "the container's shim cannot be watched")
+                // For want of descriptors or memory: then a thread waits.
+                Err(error) => error.into_parts().0,
+            };
+            let settle = move || {
+                process::wait_end(&shim);
+                process::reap(&shim);
+                if let Some(inner) = inner.upgrade() {
+                    inner.settle(&id);
                 }
-            }
-            if let Some(inner) = inner.upgrade() {
-                let _ = tokio::task::spawn_blocking(move || inner.settle(&id)).await;
-            }
+            };
+            let _ = tokio::task::spawn_blocking(settle).await;
         });
     }
 }

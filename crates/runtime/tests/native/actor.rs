@@ -31,10 +31,9 @@ fn main() {
             "write" => println!("{:?}", std::fs::write(next(), "x").map_err(|error| error.kind())),
             "fill" => println!("{}", "x".repeat(next().parse().expect("a size"))),
             "eat" => {
-                let mut eaten = Vec::new();
-                loop {
-                    eaten.push(vec![1u8; 1 << 20]);
-                }
+                // Not without end: where no limit is set the machine itself would run out of memory.
+                let eaten: Vec<_> = (0..128).map(|_| vec![1u8; 1 << 20]).collect();
+                println!("ate {} MiB", eaten.len());
             }
             "child" => {
                 let mut command = std::process::Command::new("/bin/actor");

@@ -167,3 +167,29 @@ async fn nothing_of_sagong_is_open_or_ignored_in_a_container() {
     assert!(log.iter().any(|line| line == "stdout F SigIgn:\t0000000000001000"), "{log:?}");
     assert!(log.iter().any(|line| line == "stdout F SigBlk:\t0000000000000000"), "{log:?}");
 }
+
+#[tokio::test]
+async fn a_mount_of_nothing_is_refused_by_name() {
+    let bench = Bench::new();
+    let sandbox = bench.sandbox().await;
+    let mut config = bench.container_config(&[]);
+    config.mounts =
+        vec![Mount { container_path: "/data".to_owned(), host_path: "/no/such".into(), read_only: false }];
+    let error = bench.runtime.create_container(&sandbox.id, config).await.expect_err("refused");
+    assert!(error.to_string().contains("/no/such: No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_inside_says_where() {
+    let bench = Bench::new();
+    std::fs::write(bench.root().join("file"), "").expect("file");
+    let sandbox = bench.sandbox().await;
+    let mut config = bench.container_config(&[]);
+    let host_path = bench.directory.path().join("volume");
+    std::fs::create_dir(&host_path).expect("volume");
+    config.mounts = vec![Mount { container_path: "/file".to_owned(), host_path, read_only: false }];
+    let container = bench.runtime.create_container(&sandbox.id, config).await.expect("create");
+    let error = bench.runtime.start_container(&container.id).await.expect_err("refused");
+    let message = error.to_string();
+    assert!(message.contains("failed to prepare rootfs") && message.contains("/volume"), "{message}");
+}

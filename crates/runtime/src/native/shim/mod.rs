@@ -8,6 +8,7 @@ mod exec;
 mod launcher;
 mod log;
 mod memory;
+mod notes;
 mod run;
 
 use nix::libc;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(crate) use exec::{ExecReply, ExecRequest};
+pub(crate) use notes::FILE as NOTES;
 
 /// What a shim says once its container runs, or could not be started.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -60,6 +62,7 @@ fn become_shim() -> io::Result<UnixStream> {
     let _ = rustix::process::setsid();
     // SAFETY: nothing in this process owns a descriptor beyond the standard ones yet.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Groups of whoever started Sagong must not reach a container that asks for none.
     nix::unistd::setgroups(&[])?;

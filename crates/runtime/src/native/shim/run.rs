@@ -30,6 +30,7 @@ struct Running {
 }
 
 pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
+    super::notes::keep();
     let (launch, _lock) = match claim(directory) {
         Ok(claimed) => claimed,
         Err(error) => {
@@ -47,6 +48,7 @@ pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
             save(&exit, directory)
         }
         Err(message) => {
+            let message = super::notes::explain(message, directory);
             let exit = failed(message.clone());
             let code = save(&exit, directory);
             reply(socket, &StartReply { error: Some(message) });

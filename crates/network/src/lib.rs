@@ -16,6 +16,9 @@ mod proxy;
 mod rules;
 mod tunnel;
 
+#[cfg(test)]
+mod kernel_tests;
+
 pub use check::check;
 pub use network::{Network, Options, destroy};
 pub use tunnel::tunnel;

@@ -108,7 +108,7 @@ impl Proxy {
     }
 
     /// Brings balancer and kernel to what is known now.
-    async fn apply(&self) -> Result<(), NetworkError> {
+    pub(crate) async fn apply(&self) -> Result<(), NetworkError> {
         // Locked first: whoever is second compiles what is known then, so the last one applied is the newest.
         let mut rules = self.rules.lock().await;
         let ports = self.state.lock().feed(&self.balancer);

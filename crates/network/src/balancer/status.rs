@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn a_service_that_cannot_listen_stays_pending_and_says_why() {
         let complain = Step::Complain(key("kubia"), "taken".into());
-        assert_eq!(plan(service(&[], Protocol::Tcp), Err("taken")), [complain.clone()]);
+        assert_eq!(plan(service(&[], Protocol::Tcp), Err("taken")), std::slice::from_ref(&complain));
         let clear = Step::Write(key("kubia"), vec![]);
         assert_eq!(plan(service(&["127.0.0.1"], Protocol::Tcp), Err("taken")), [clear, complain]);
     }

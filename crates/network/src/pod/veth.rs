@@ -25,13 +25,12 @@ fn hardware(first: u8, address: Ipv4Addr) -> [u8; 6] {
     [first, 0x58, a, b, c, d]
 }
 
-/// The pair to make, both ends up from the start.
+/// The pair to make. Only the second end made, the host's, can be up from the start.
 fn pair(name: &str, address: Ipv4Addr, netns: BorrowedFd<'_>) -> LinkMessage {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name("eth0")
         .address(hardware(0x0a, address).to_vec())
         .setns_by_fd(netns.as_raw_fd())
-        .up()
         .build();
     LinkMessageBuilder::<LinkVeth>::new(name, "eth0")
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
@@ -91,6 +90,7 @@ async fn pod_end(inside: &Netlink, gateway: Ipv4Addr, address: Ipv4Addr) -> Resu
     let loopback = inside.expect("lo").await?;
     inside.up(loopback).await?;
     let index = inside.expect("eth0").await?;
+    inside.up(index).await?;
     inside.address(index, Ipv4Net::from(address)).await?;
     inside.neighbour(index, gateway, hardware(0x0e, address)).await?;
     let only = Ipv4Net::from(gateway);

@@ -215,7 +215,7 @@ fn base(text: &mut String, node: &Node) {
     chain("unknown-forward", "filter hook forward priority 0", std::slice::from_ref(&unknown));
     chain("unknown-outgoing", "filter hook output priority 0", std::slice::from_ref(&unknown));
     chain(
-        "masquerade",
+        "sources",
         "nat hook postrouting priority 100",
         &[
             format!("ip saddr . ip daddr @{HAIRPIN} snat to {gateway}"),

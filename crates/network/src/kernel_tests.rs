@@ -1,0 +1,456 @@
+//! The network against a real kernel. Each test has a network namespace of its own as "the host", so nothing
+//! outside is touched and everything is gone when its thread ends. Needs root, as the network itself does.
+
+use crate::pod::{Pods, bridge, netlink::Netlink};
+use crate::proxy::{Proxy, watch::Change};
+use crate::rules::model::Node;
+use crate::{DataPlane, PodNetwork, rules};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const INSTANCE: &str = "7e57a0";
+const CLUSTER_IP: &str = "10.96.0.10:80";
+const NODE_PORT: u16 = 30080;
+
+/// Runs a test in a fresh namespace without any route.
+fn on_a_fresh_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let netlink = Netlink::here().unwrap();
+                netlink.up(netlink.expect("lo").await.unwrap()).await.unwrap();
+                test().await;
+            });
+        });
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread in a network namespace of its own that does as it is told.
+struct Pod {
+    jobs: mpsc::Sender<Job>,
+    netns: PathBuf,
+}
+
+impl Pod {
+    fn new() -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (path, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            path.send(PathBuf::from(format!("/proc/self/task/{}/ns/net", nix::unistd::gettid()))).unwrap();
+            queue.into_iter().for_each(|job| job());
+        });
+        Self { jobs, netns: told.recv().unwrap() }
+    }
+
+    /// Runs something inside.
+    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        self.jobs.send(Box::new(move || drop(done.send(work())))).unwrap();
+        result.recv().unwrap()
+    }
+
+    /// Answers every connection to port 8080 with a name and the address it came from, and closes it once the
+    /// client has.
+    fn serve(&self, name: &'static str) {
+        self.inside(move || {
+            let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+            std::thread::spawn(move || {
+                for client in listener.incoming() {
+                    let mut client = client.unwrap();
+                    std::thread::spawn(move || {
+                        let _ = write!(client, "{name} {}\n", client.peer_addr().unwrap().ip());
+                        let _ = client.read_to_end(&mut Vec::new());
+                    });
+                }
+            });
+        });
+    }
+}
+
+/// Connects and reads what the server says: its name and our address as it sees it.
+fn ask(address: &str) -> std::io::Result<(String, IpAddr)> {
+    let (answer, _) = open(address)?;
+    Ok(answer)
+}
+
+fn open(address: &str) -> std::io::Result<((String, IpAddr), TcpStream)> {
+    let address: SocketAddr = address.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    let line = String::from_utf8(line).unwrap();
+    let (name, peer) = line.split_once(' ').unwrap();
+    Ok(((name.to_owned(), peer.parse().unwrap()), stream))
+}
+
+struct World {
+    pods: Pods,
+    proxy: Proxy,
+}
+
+fn node() -> Node {
+    Node {
+        instance: INSTANCE.into(),
+        node_cidr: "10.244.0.0/24".parse().unwrap(),
+        pod_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/12".parse().unwrap(),
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let node = node();
+        let pods = Pods::new(INSTANCE, node.node_cidr, node.service_cidr).unwrap();
+        let proxy = Proxy::new(node);
+        pods.prepare().await.unwrap();
+        proxy.prepare().await.unwrap();
+        Self { pods, proxy }
+    }
+
+    async fn attach(&self, id: &str, pod: &Pod) -> IpAddr {
+        self.pods.attach(id, &pod.netns).await.unwrap()
+    }
+
+    /// One service, kubia, with these ready endpoints.
+    async fn endpoints(&self, addresses: &[IpAddr]) {
+        let protocol =
+            |name: &str, protocol: &str, port: u16| json!({"name": name, "protocol": protocol, "port": port});
+        let service = json!({
+            "metadata": {"namespace": "default", "name": "kubia"},
+            "spec": {"type": "NodePort", "clusterIP": "10.96.0.10", "externalIPs": ["192.0.2.7"], "ports": [
+                {"name": "http", "protocol": "TCP", "port": 80, "nodePort": NODE_PORT},
+                {"name": "dns", "protocol": "UDP", "port": 53}
+            ]}
+        });
+        let endpoints: Vec<_> =
+            addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+        let slice = json!({
+            "metadata": {"namespace": "default", "name": "kubia-1", "labels": {"kubernetes.io/service-name": "kubia"}},
+            "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [protocol("http", "TCP", 8080), protocol("dns", "UDP", 5353)]
+        });
+        self.proxy.change(Change::Services(vec![serde_json::from_value(service).unwrap()]));
+        self.proxy.change(Change::Slices(vec![serde_json::from_value(slice).unwrap()]));
+        self.proxy.apply().await.unwrap();
+    }
+}
+
+fn gateway() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 244, 0, 1))
+}
+
+#[test]
+fn a_pod_gets_an_address_and_reaches_the_host_and_other_pods() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b) = (Pod::new(), Pod::new());
+        let begun = Instant::now();
+        let (ip_a, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        println!("two attachments: {:?}", begun.elapsed());
+        assert_eq!([ip_a, ip_b].map(|ip| ip.to_string()), ["10.244.0.2", "10.244.0.3"]);
+        assert_eq!(world.attach("a", &a).await, ip_a);
+
+        b.serve("b");
+        let target = format!("{ip_b}:8080");
+        assert_eq!(ask(&target).unwrap(), ("b".into(), gateway()));
+        let from_a = a.inside(move || ask(&target)).unwrap();
+        assert_eq!(from_a, ("b".into(), ip_a));
+
+        let host = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = host.local_addr().unwrap().port();
+        let reached = a.inside(move || TcpStream::connect(("10.244.0.1", port)).map(drop));
+        reached.unwrap();
+    });
+}
+
+#[test]
+fn nobody_waits_for_a_pod_that_is_gone() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b) = (Pod::new(), Pod::new());
+        let (_, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        world.pods.detach("b").await.unwrap();
+        world.pods.detach("b").await.unwrap();
+        let target = format!("{ip_b}:8080");
+        let begun = Instant::now();
+        ask(&target).unwrap_err();
+        a.inside(move || ask(&target)).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn a_service_is_reached_from_everywhere_under_each_of_its_addresses() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b) = (Pod::new(), Pod::new());
+        let (ip_a, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        a.serve("a");
+        b.serve("b");
+        world.endpoints(&[ip_a, ip_b]).await;
+
+        let node_port = format!("127.0.0.1:{NODE_PORT}");
+        let at_gateway = format!("10.244.0.1:{NODE_PORT}");
+        for address in [CLUSTER_IP, &node_port, &at_gateway] {
+            let answers: BTreeSet<_> = (0..40).map(|_| ask(address).unwrap()).collect();
+            assert_eq!(
+                answers,
+                BTreeSet::from([("a".into(), gateway()), ("b".into(), gateway())]),
+                "{address}"
+            );
+        }
+        for address in [CLUSTER_IP.to_owned(), at_gateway, "192.0.2.7:80".to_owned()] {
+            let asked = address.clone();
+            let answers: BTreeSet<_> = a.inside(move || (0..40).map(|_| ask(&asked).unwrap()).collect());
+            // To itself it comes as the gateway: a hairpin.
+            assert_eq!(answers, BTreeSet::from([("a".into(), gateway()), ("b".into(), ip_a)]), "{address}");
+        }
+    });
+}
+
+#[test]
+fn udp_services_work_too() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b) = (Pod::new(), Pod::new());
+        let (_, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        world.endpoints(&[ip_b]).await;
+        let server = b.inside(|| UdpSocket::bind("0.0.0.0:5353").unwrap());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 16];
+            while let Ok((count, peer)) = server.recv_from(&mut buffer) {
+                server.send_to(&buffer[..count], peer).unwrap();
+            }
+        });
+        let ping = || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            socket.connect("10.96.0.10:53").unwrap();
+            socket.send(b"ping").unwrap();
+            let mut buffer = [0; 16];
+            let count = socket.recv(&mut buffer).unwrap();
+            buffer[..count].to_vec()
+        };
+        assert_eq!(ping(), b"ping");
+        assert_eq!(a.inside(ping), b"ping");
+    });
+}
+
+#[test]
+fn what_has_no_pod_is_refused_at_once() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let a = Pod::new();
+        let ip_a = world.attach("a", &a).await;
+        let node_port = format!("127.0.0.1:{NODE_PORT}");
+        let refused = |result: std::io::Result<_>| {
+            assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        world.endpoints(&[]).await;
+        for address in [CLUSTER_IP, &node_port, "10.96.77.77:80", "10.96.0.10:81"] {
+            refused(ask(address));
+        }
+        for address in [CLUSTER_IP, "10.244.0.1:30080", "192.0.2.7:80", "10.96.77.77:80"] {
+            refused(a.inside(move || ask(address)));
+        }
+        a.serve("a");
+        world.endpoints(&[ip_a]).await;
+        ask(CLUSTER_IP).unwrap();
+        refused(ask("10.96.0.10:81"));
+    });
+}
+
+#[test]
+fn a_withdrawn_pod_gets_no_new_connection_and_keeps_its_old_ones() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b) = (Pod::new(), Pod::new());
+        let (ip_a, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        a.serve("a");
+        b.serve("b");
+        world.endpoints(&[ip_a]).await;
+        let (answer, old) = open(CLUSTER_IP).unwrap();
+        assert_eq!(answer.0, "a");
+        assert_eq!(world.proxy.connections(ip_a, &a.netns).await.unwrap(), 1);
+
+        world.endpoints(&[ip_a, ip_b]).await;
+        let begun = Instant::now();
+        world.proxy.withdraw(ip_a).await.unwrap();
+        println!("withdrawn within {:?}", begun.elapsed());
+        assert!((0..50).all(|_| ask(CLUSTER_IP).unwrap().0 == "b"));
+        // Slices that still name it change nothing, before and after its address is restored for another pod.
+        world.endpoints(&[ip_a, ip_b]).await;
+        assert!((0..50).all(|_| ask(CLUSTER_IP).unwrap().0 == "b"));
+        assert_eq!(world.proxy.connections(ip_a, &a.netns).await.unwrap(), 1);
+
+        drop(old);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while world.proxy.connections(ip_a, &a.netns).await.unwrap() > 0 {
+            assert!(Instant::now() < deadline, "the connection still counts");
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn pods_and_services_go_on_across_a_restart() {
+    on_a_fresh_host(|| async {
+        let (a, b) = (Pod::new(), Pod::new());
+        let (ip_a, ip_b) = {
+            let world = World::new().await;
+            let ips = (world.attach("a", &a).await, world.attach("b", &b).await);
+            a.serve("a");
+            world.endpoints(&[ips.0]).await;
+            ips
+        };
+        let world = World::new().await;
+        assert_eq!(ask(CLUSTER_IP).unwrap().0, "a");
+        world.pods.adopt(&[("a".to_owned(), ip_a)]).await.unwrap();
+        assert_eq!(ask(CLUSTER_IP).unwrap().0, "a");
+        assert_eq!(world.attach("a", &a).await, ip_a);
+        // b was not adopted: its cable is gone, and its address is not the next one given out.
+        let c = Pod::new();
+        let ip_c = world.attach("c", &c).await;
+        assert_eq!(ip_c, ip_b, "the address behind the highest adopted one");
+        c.serve("c");
+        world.endpoints(&[ip_c]).await;
+        assert_eq!(ask(CLUSTER_IP).unwrap().0, "c");
+    });
+}
+
+#[test]
+fn an_attachment_that_broke_half_way_is_made_again() {
+    on_a_fresh_host(|| async {
+        let a = Pod::new();
+        let first = World::new().await.attach("a", &a).await;
+        // The new process knows nothing of the first attachment, and nothing was adopted.
+        let world = World::new().await;
+        let second = world.attach("a", &a).await;
+        assert_eq!(first, second);
+        a.serve("a");
+        assert_eq!(ask(&format!("{second}:8080")).unwrap().0, "a");
+    });
+}
+
+#[test]
+fn destroying_leaves_nothing_behind() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let a = Pod::new();
+        let ip = world.attach("a", &a).await;
+        world.endpoints(&[ip]).await;
+        crate::destroy(INSTANCE).await.unwrap();
+        crate::destroy(INSTANCE).await.unwrap();
+        let netlink = Netlink::here().unwrap();
+        let links: Vec<String> = netlink.links().await.unwrap().into_iter().map(|(_, name)| name).collect();
+        assert!(links.iter().all(|name| !name.starts_with("sg")), "{links:?}");
+        assert_eq!(netlink.routes().await.unwrap(), []);
+        assert_eq!(rules::apply::nft(&["list", "tables"], "").await.unwrap(), "");
+    });
+}
+
+#[test]
+fn two_clusters_live_side_by_side() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let a = Pod::new();
+        let ip_a = world.attach("a", &a).await;
+        a.serve("a");
+        world.endpoints(&[ip_a]).await;
+
+        let other = Node {
+            instance: "0ddba1".into(),
+            node_cidr: "10.245.0.0/16".parse().unwrap(),
+            pod_cidr: "10.245.0.0/16".parse().unwrap(),
+            service_cidr: "10.112.0.0/12".parse().unwrap(),
+        };
+        let pods = Pods::new(&other.instance, other.node_cidr, other.service_cidr).unwrap();
+        pods.prepare().await.unwrap();
+        Proxy::new(other).prepare().await.unwrap();
+        let b = Pod::new();
+        let ip_b = pods.attach("b", &b.netns).await.unwrap();
+        assert_eq!(ip_b.to_string(), "10.245.0.2");
+        assert_eq!(ask(CLUSTER_IP).unwrap().0, "a");
+        crate::destroy("0ddba1").await.unwrap();
+        assert_eq!(ask(CLUSTER_IP).unwrap().0, "a");
+    });
+}
+
+#[test]
+fn changed_ranges_replace_the_bridge() {
+    on_a_fresh_host(|| async {
+        drop(World::new().await);
+        let netlink = Netlink::here().unwrap();
+        let cidr = "10.100.0.0/24".parse().unwrap();
+        bridge::ensure(&netlink, INSTANCE, cidr, "10.200.0.0/16".parse().unwrap()).await.unwrap();
+        let mut addresses: Vec<_> =
+            netlink.addresses().await.unwrap().into_iter().map(|(_, a)| a.to_string()).collect();
+        addresses.sort();
+        assert_eq!(addresses, ["10.100.0.1/24", "127.0.0.1/8"]);
+        assert_eq!(netlink.routes().await.unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_clash_with_an_existing_network_is_named_with_its_remedy() {
+    on_a_fresh_host(|| async {
+        drop(World::new().await);
+        let mine = crate::Options {
+            instance: INSTANCE.into(),
+            node_cidr: "10.244.0.0/24".parse().unwrap(),
+            pod_cidr: "10.244.0.0/16".parse().unwrap(),
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            load_balancer: false,
+        };
+        assert_eq!(crate::check(&mine).await, Ok(()));
+        let other = crate::Options { instance: "0ddba1".into(), ..mine };
+        let message = crate::check(&other).await.unwrap_err();
+        assert!(message.contains("10.244.0.0/16 clashes with 10.244.0.0/24"), "{message}");
+        assert!(message.ends_with("choose another range with --pod-cidr"), "{message}");
+    });
+}
+
+#[test]
+fn changing_one_endpoint_of_many_services_is_fast() {
+    on_a_fresh_host(|| async {
+        let services = |moved: u8| -> Vec<_> {
+            (0..1000u16)
+                .map(|number| rules::model::ServicePort {
+                    name: format!("default/s{number}"),
+                    protocol: rules::model::Protocol::Tcp,
+                    cluster_ip: Ipv4Addr::new(10, 96, (number >> 8) as u8, number as u8),
+                    port: 80,
+                    node_port: None,
+                    external_ips: vec![],
+                    endpoints: vec![
+                        format!("10.244.0.{}:80", if number == 500 { moved } else { 2 }).parse().unwrap(),
+                    ],
+                })
+                .collect()
+        };
+        let mut rules = rules::apply::Rules::new(node());
+        let mut took = Vec::new();
+        for moved in 2..8 {
+            let begun = Instant::now();
+            rules.apply(&services(moved)).await.unwrap();
+            took.push(begun.elapsed());
+        }
+        println!("1000 services: first {:?}, then {:?}", took[0], &took[1..]);
+    });
+}

@@ -1,0 +1,5 @@
+//! What upstream's registry has specially for pods.
+
+pub(crate) mod binding;
+pub(crate) mod eviction;
+pub mod log;

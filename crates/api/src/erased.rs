@@ -47,8 +47,12 @@ impl<K: Kind> ServedKind for Erased<K> {
         self.0.name_rule()
     }
     fn decode(&self, json: &[u8]) -> Result<(Box<dyn Object>, Vec<FieldIssue>), DecodeError> {
-        let (object, issues) = decode::decode::<K::Object>(json)?;
+        let root = <K::Object as schemars::JsonSchema>::schema_name();
+        let (object, issues) = decode::decode_root::<K::Object>(json, Some(&root))?;
         Ok((Box::new(object), issues))
+    }
+    fn decode_stored(&self, json: &[u8]) -> Result<Box<dyn Object>, DecodeError> {
+        Ok(Box::new(decode::decode_stored::<K::Object>(json)?))
     }
     fn schema(&self) -> Value {
         schemars::SchemaGenerator::default().into_root_schema_for::<K::Object>().to_value()

@@ -135,6 +135,13 @@ pub fn too_long(path: &Path, max: usize) -> FieldError {
     FieldError { path: path.clone(), cause: Cause::TooLong, message }
 }
 
+/// `Too many: GIVEN: must have at most MAX items`.
+pub fn too_many(path: &Path, given: usize, max: usize) -> FieldError {
+    let items = if max == 1 { "item" } else { "items" };
+    let message = format!("Too many: {given}: must have at most {max} {items}");
+    FieldError { path: path.clone(), cause: Cause::TooMany, message }
+}
+
 /// `Not found: VALUE`.
 pub fn not_found(path: &Path, value: impl serde::Serialize) -> FieldError {
     FieldError { path: path.clone(), cause: Cause::NotFound, message: format!("Not found: {}", json(value)) }

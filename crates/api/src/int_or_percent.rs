@@ -38,3 +38,37 @@ fn percent(text: &str) -> Result<i32, String> {
         .parse()
         .map_err(|_| format!("invalid value \"{text}\": strconv.Atoi: parsing \"{digits}\": invalid syntax"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(IntOrString::Int(3), 10, Round::Up, 3)]
+    #[case(IntOrString::String("25%".into()), 3, Round::Up, 1)]
+    #[case(IntOrString::String("25%".into()), 3, Round::Down, 0)]
+    #[case(IntOrString::String("25%".into()), 4, Round::Up, 1)]
+    #[case(IntOrString::String("100%".into()), 7, Round::Down, 7)]
+    #[case(IntOrString::String("0%".into()), 7, Round::Up, 0)]
+    #[case(IntOrString::String("2147483647%".into()), i32::MAX, Round::Up, i32::MAX)]
+    fn a_percentage_is_a_share_of_the_total(
+        #[case] value: IntOrString,
+        #[case] total: i32,
+        #[case] round: Round,
+        #[case] count: i32,
+    ) {
+        assert_eq!(resolve(&value, total, round), Ok(count));
+    }
+
+    #[rstest]
+    #[case("5", "invalid value for IntOrString: invalid type: string is not a percentage")]
+    #[case(
+        "x%",
+        "invalid value for IntOrString: invalid value \"x%\": strconv.Atoi: parsing \"x\": invalid syntax"
+    )]
+    fn a_string_that_is_no_percentage_is_refused(#[case] text: &str, #[case] message: &str) {
+        let error = resolve(&IntOrString::String(text.into()), 1, Round::Up).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+}

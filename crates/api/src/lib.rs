@@ -6,11 +6,12 @@
 //!   pod templates share.
 //! * Reading: [`decode`] (bodies, strictly), [`patch`] (JSON, merge and strategic merge patches),
 //!   [`selector`] (label and field selectors).
-//! * Checking: [`meta`] (object metadata), [`name`] (names and labels), [`field`] (errors with paths).
+//! * Checking: [`meta`] (object metadata), [`name`] (names and labels), [`address`], [`field`] (errors with paths).
 //! * Answering: [`error`] and [`status`] (failures), [`table`] (printer columns), [`openapi`] (schemas),
 //!   [`duration`] (ages).
 //! * Values: [`quantity`], [`int_or_percent`]. Their types: [`types`].
 
+pub mod address;
 pub mod decode;
 pub mod duration;
 pub mod erased;

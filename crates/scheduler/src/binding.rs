@@ -1,0 +1,316 @@
+//! The loop: observes nodes and pods, picks, binds.
+
+use crate::cluster::{Cluster, Wanted};
+use crate::{NAME, schedule};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Binding, Event, EventSource, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event as Change, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
+use tokio_util::sync::CancellationToken;
+
+/// Bindings under way at once.
+const PARALLEL: usize = 64;
+
+/// Where the scheduler can fail. It retries all by itself; these end up in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// A request failed.
+    #[error("{step} {object}: {source}")]
+    Request {
+        /// What was being done.
+        step: &'static str,
+        /// To what.
+        object: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// What a binding came to.
+struct Bound {
+    uid: String,
+    result: Result<(), SchedulerError>,
+}
+
+/// Schedules until `shutdown`.
+pub async fn run(client: Client, shutdown: CancellationToken) {
+    let config = watcher::Config::default;
+    let nodes = watcher(Api::<Node>::all(client.clone()), config()).default_backoff();
+    let pods = watcher(Api::<Pod>::all(client.clone()), config()).default_backoff();
+    let (mut nodes, mut pods) = (pin!(nodes), pin!(pods));
+    let mut state = State::default();
+    let mut bindings = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            Some(bound) = bindings.next(), if !bindings.is_empty() => state.bound(bound),
+            change = nodes.try_next() => match change {
+                Ok(Some(change)) => state.node_changed(change),
+                Ok(None) => return,
+                Err(error) => tracing::debug!(%error, "watching nodes"),
+            },
+            change = pods.try_next() => match change {
+                Ok(Some(change)) => state.pod_changed(change),
+                Ok(None) => return,
+                Err(error) => tracing::debug!(%error, "watching pods"),
+            },
+        }
+        while bindings.len() < PARALLEL {
+            match state.next() {
+                Some(Decision::Bind(pod, node)) => bindings.push(bind(client.clone(), pod, node)),
+                Some(Decision::Refuse(pod, why)) => {
+                    let client = client.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = refuse(&client, &pod, &why).await {
+                            tracing::debug!(%error, "telling why a pod is not scheduled");
+                        }
+                    });
+                }
+                None => break,
+            }
+        }
+    }
+}
+
+enum Decision {
+    Bind(Box<Pod>, String),
+    Refuse(Box<Pod>, String),
+}
+
+/// What is known, and which pods wait. Makes decisions; carries out none.
+#[derive(Default)]
+struct State {
+    cluster: Cluster,
+    /// Pods without a node, by uid, still to be looked at.
+    waiting: BTreeMap<String, Pod>,
+    /// Pods no node could take, with the reason told; looked at again when something changes.
+    refused: BTreeMap<String, (Pod, String)>,
+    /// Pods being bound.
+    binding: HashSet<String>,
+    /// Whether both lists have come in whole: before, nodes would seem emptier than they are.
+    synced: (bool, bool),
+    /// Uids seen in the list that is coming in.
+    listed: HashSet<String>,
+    known: HashSet<String>,
+}
+
+impl State {
+    fn node_changed(&mut self, change: Change<Node>) {
+        match change {
+            Change::Apply(node) | Change::InitApply(node) => self.cluster.set_node(node),
+            Change::Delete(node) => self.cluster.remove_node(&node.name_any()),
+            Change::Init => self.cluster.clear_nodes(),
+            Change::InitDone => self.synced.0 = true,
+        }
+        self.try_again();
+    }
+
+    fn pod_changed(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Init => self.listed.clear(),
+            Change::InitApply(pod) => {
+                self.listed.extend(pod.uid());
+                self.observe(pod);
+            }
+            Change::InitDone => {
+                for uid in self.known.difference(&self.listed).cloned().collect::<Vec<_>>() {
+                    self.forget(&uid);
+                }
+                self.synced.1 = true;
+            }
+            Change::Apply(pod) => self.observe(pod),
+            Change::Delete(pod) => {
+                if let Some(uid) = pod.uid() {
+                    self.forget(&uid);
+                    self.try_again();
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, pod: Pod) {
+        let Some(uid) = pod.uid() else { return };
+        self.known.insert(uid.clone());
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let spec = pod.spec.clone().unwrap_or_default();
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            self.forget(&uid);
+            return self.try_again();
+        }
+        if let Some(node) = spec.node_name.filter(|name| !name.is_empty()) {
+            self.waiting.remove(&uid);
+            self.refused.remove(&uid);
+            return self.cluster.assign(&uid, &node, Wanted::of(&pod));
+        }
+        let ours = spec.scheduler_name.is_none_or(|name| name == NAME);
+        let gated = spec.scheduling_gates.is_some_and(|gates| !gates.is_empty());
+        if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
+            self.waiting.remove(&uid);
+            self.refused.remove(&uid);
+        } else if let Some((refused, _)) = self.refused.get_mut(&uid) {
+            let changed = refused.spec != pod.spec;
+            *refused = pod;
+            if changed {
+                self.try_again();
+            }
+        } else if !self.binding.contains(&uid) {
+            self.waiting.insert(uid, pod);
+        }
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.known.remove(uid);
+        self.waiting.remove(uid);
+        self.refused.remove(uid);
+        self.cluster.release(uid);
+    }
+
+    /// Something changed: what no node could take may fit now.
+    fn try_again(&mut self) {
+        for (uid, (pod, _)) in &self.refused {
+            self.waiting.insert(uid.clone(), pod.clone());
+        }
+    }
+
+    fn bound(&mut self, Bound { uid, result }: Bound) {
+        self.binding.remove(&uid);
+        if let Err(error) = result {
+            // Gone or bound by somebody else: the watch tells. Otherwise it is still without a node.
+            tracing::debug!(%error, "binding");
+            self.cluster.release(&uid);
+        }
+    }
+
+    fn next(&mut self) -> Option<Decision> {
+        if self.synced != (true, true) {
+            return None;
+        }
+        while let Some((uid, pod)) = self.waiting.pop_first() {
+            match schedule(&pod, &self.cluster) {
+                Ok(node) => {
+                    self.refused.remove(&uid);
+                    // Assumed there from now on, so that the next pod sees the node as it will be.
+                    self.cluster.assign(&uid, &node, Wanted::of(&pod));
+                    self.binding.insert(uid);
+                    return Some(Decision::Bind(Box::new(pod), node));
+                }
+                Err(why) => {
+                    let known = self.refused.insert(uid, (pod.clone(), why.clone()));
+                    if known.is_none_or(|(_, before)| before != why) {
+                        return Some(Decision::Refuse(Box::new(pod), why));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+async fn bind(client: Client, pod: Box<Pod>, node: String) -> Bound {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let binding = Binding {
+        metadata: ObjectMeta { name: Some(name.clone()), uid: pod.uid(), ..ObjectMeta::default() },
+        target: ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(node.clone()),
+            ..ObjectReference::default()
+        },
+    };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let result = pods
+        .create_subresource::<Binding, serde_json::Value>("binding", &name, &PostParams::default(), &binding)
+        .await
+        .map(drop)
+        .map_err(|source| SchedulerError::Request {
+            step: "binding pod",
+            object: format!("{namespace}/{name}"),
+            source: Box::new(source),
+        });
+    if result.is_ok() {
+        let message = format!("Successfully assigned {namespace}/{name} to {node}");
+        // Nobody waits for the event.
+        tokio::spawn(async move {
+            if let Err(error) = record(&client, &pod, "Normal", "Scheduled", "Binding", &message).await {
+                tracing::debug!(%error, "recording an event");
+            }
+        });
+    }
+    Bound { uid: pod_uid(&binding), result }
+}
+
+fn pod_uid(binding: &Binding) -> String {
+    binding.metadata.uid.clone().unwrap_or_default()
+}
+
+/// Upstream tells it twice: as the condition `PodScheduled`, and as an event.
+async fn refuse(client: &Client, pod: &Pod, why: &str) -> Result<(), SchedulerError> {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let failed = |step| {
+        let object = format!("{namespace}/{name}");
+        move |source| SchedulerError::Request { step, object, source: Box::new(source) }
+    };
+    let now = Time(Timestamp::now());
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": now,
+    });
+    let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [condition] } });
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
+        .await
+        .map_err(failed("updating status of pod"))?;
+    record(client, pod, "Warning", "FailedScheduling", "Scheduling", why).await
+}
+
+async fn record(
+    client: &Client,
+    pod: &Pod,
+    kind: &str,
+    reason: &str,
+    action: &str,
+    message: &str,
+) -> Result<(), SchedulerError> {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let now = Timestamp::now();
+    let event = Event {
+        metadata: ObjectMeta {
+            // Upstream's form: the object's name and the time in hexadecimal nanoseconds.
+            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            name: Some(name.clone()),
+            namespace: Some(namespace.clone()),
+            uid: pod.uid(),
+            resource_version: pod.resource_version(),
+            ..ObjectReference::default()
+        },
+        type_: Some(kind.into()),
+        reason: Some(reason.into()),
+        action: Some(action.into()),
+        message: Some(message.into()),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        source: Some(EventSource { component: Some(NAME.into()), ..EventSource::default() }),
+        reporting_component: Some(NAME.into()),
+        ..Event::default()
+    };
+    let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    events.create(&PostParams::default(), &event).await.map(drop).map_err(|source| SchedulerError::Request {
+        step: "recording event of pod",
+        object: format!("{namespace}/{name}"),
+        source: Box::new(source),
+    })
+}

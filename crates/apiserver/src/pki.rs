@@ -324,10 +324,8 @@ fn covered_names(pem: &str) -> Option<BTreeSet<String>> {
             };
             for name in &alternative.general_names {
                 match name {
-                    GeneralName::DNSName(name) => drop(names.insert((*name).to_owned())),
-                    GeneralName::IPAddress(bytes) => {
-                        drop(address(bytes).map(|a| names.insert(a.to_string())))
-                    }
+                    GeneralName::DNSName(name) => names.extend([(*name).to_owned()]),
+                    GeneralName::IPAddress(bytes) => names.extend(address(bytes).map(|a| a.to_string())),
                     _ => {}
                 }
             }

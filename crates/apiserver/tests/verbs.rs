@@ -126,7 +126,7 @@ async fn failures_have_upstreams_codes_reasons_and_words() {
             json!(null),
             400,
             "BadRequest",
-            "field label not supported",
+            "is not a known field selector",
         ),
         (
             "GET",
@@ -200,9 +200,9 @@ async fn unknown_fields_are_refused_warned_of_or_ignored_as_asked() {
 async fn bodies_may_be_yaml_must_be_readable_and_not_too_large() {
     let server = Server::start().await;
     let yaml = [("content-type", "application/yaml"), ("accept", "application/yaml")];
-    let (code, _, text) = server.request("POST", MAPS, &yaml, "metadata:\n  name: y\ndata: {a: b}\n").await;
+    let (code, _, text) = server.request("POST", MAPS, &yaml, "metadata:\n  name: yam\ndata: {a: b}\n").await;
     assert_eq!(code, 201, "{text}");
-    assert!(text.contains("name: y"), "{text}");
+    assert!(text.contains("name: yam"), "{text}");
     let (code, _, text) = server.request("POST", MAPS, &yaml, "metadata:\n  name: [y\ndata: {a: b\n").await;
     assert_eq!(code, 400, "{text}");
     assert!(text.contains("line"), "the line is named: {text}");
@@ -216,7 +216,7 @@ async fn bodies_may_be_yaml_must_be_readable_and_not_too_large() {
     let accept = [("accept", "application/vnd.kubernetes.protobuf")];
     assert_eq!(server.request("GET", MAPS, &accept, "").await.0, 406);
     let patch = [("content-type", "application/json")];
-    assert_eq!(server.request("PATCH", &format!("{MAPS}/y"), &patch, "{}").await.0, 415);
+    assert_eq!(server.request("PATCH", &format!("{MAPS}/yam"), &patch, "{}").await.0, 415);
 }
 
 #[tokio::test]

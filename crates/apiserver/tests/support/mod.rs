@@ -52,7 +52,7 @@ impl Server {
         let api = api(dir.path(), &pki).await;
         let listener = tokio::net::TcpListener::bind((LOOPBACK, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        api.bootstrap(LOOPBACK, address.port()).await.unwrap();
+        api.bootstrap("192.0.2.1".parse().unwrap(), address.port()).await.unwrap();
         let shutdown = CancellationToken::new();
         let (served, tls, stop) = (api.clone(), pki.server_config().unwrap(), shutdown.clone());
         tokio::spawn(async move { served.serve(vec![listener], tls, stop).await });

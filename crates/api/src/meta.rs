@@ -237,3 +237,109 @@ fn go_strings(values: &[&String]) -> String {
 pub fn immutable<T: PartialEq + Serialize>(new: &T, old: &T, path: &Path) -> Option<field::FieldError> {
     (new != old).then(|| field::invalid(path, new, IMMUTABLE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn meta(body: Value) -> ObjectMeta {
+        serde_json::from_value(body).unwrap()
+    }
+
+    fn texts(errors: Errors) -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn owner(name: &str, controller: bool) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": name, "controller": controller})
+    }
+
+    #[rstest]
+    #[case(json!({"name": "a", "namespace": "b"}), &[])]
+    #[case(json!({"namespace": "b"}), &["metadata.name: Required value: name or generateName is required"])]
+    #[case(json!({"name": "a"}), &["metadata.namespace: Required value"])]
+    #[case(
+        json!({"name": "a", "namespace": "b", "finalizers": ["mine"]}),
+        &["metadata.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"]
+    )]
+    #[case(
+        json!({"name": "a", "namespace": "b", "finalizers": ["orphan", "foregroundDeletion"]}),
+        &["metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set"]
+    )]
+    #[case(json!({"name": "a", "namespace": "b", "ownerReferences": [owner("x", true), owner("y", false)]}), &[])]
+    #[case(json!({"name": "a", "namespace": "b", "annotations": {"Example.com/X": "y"}}), &[])]
+    fn new_metadata_is_checked(#[case] body: Value, #[case] wrong: &[&str]) {
+        let errors = validate_meta(&meta(body), true, NameRule::Subdomain, &Path::new("metadata"));
+        assert_eq!(texts(errors), wrong);
+    }
+
+    #[test]
+    fn a_kind_without_namespaces_has_none() {
+        let errors = validate_meta(
+            &meta(json!({"name": "a", "namespace": "b"})),
+            false,
+            NameRule::Subdomain,
+            &Path::new("metadata"),
+        );
+        assert_eq!(texts(errors), ["metadata.namespace: Forbidden: not allowed on this type"]);
+    }
+
+    #[test]
+    fn an_object_has_one_controller() {
+        let owners = json!({"ownerReferences": [owner("x", true), owner("y", true)]});
+        let errors = validate_meta_update(&meta(owners), &ObjectMeta::default(), &Path::new("metadata"));
+        let two = "Only one reference can have Controller set to true. Found \"true\" in references for \
+                   ReplicaSet/x and ReplicaSet/y";
+        assert!(texts(errors).iter().any(|text| text.ends_with(two)));
+    }
+
+    #[test]
+    fn annotations_have_a_total_size() {
+        let annotations = BTreeMap::from([("a".to_owned(), "x".repeat(ANNOTATIONS_MAX))]);
+        let errors = validate_annotations(Some(&annotations), &Path::new("metadata.annotations"));
+        assert_eq!(texts(errors), ["metadata.annotations: Too long: may not be more than 262144 bytes"]);
+    }
+
+    #[rstest]
+    #[case("name", json!("b"), "metadata.name: Invalid value: \"b\": field is immutable")]
+    #[case("uid", json!("b"), "metadata.uid: Invalid value: \"b\": field is immutable")]
+    #[case(
+        "creationTimestamp",
+        json!("2024-01-01T00:00:00Z"),
+        "metadata.creationTimestamp: Invalid value: \"2024-01-01T00:00:00Z\": field is immutable"
+    )]
+    #[case("resourceVersion", json!(""), "metadata.resourceVersion: Invalid value: \"\": must be specified for an update")]
+    #[case("generation", json!(1), "metadata.generation: Invalid value: 1: must not be decremented")]
+    fn identity_does_not_change(#[case] field: &str, #[case] value: Value, #[case] wrong: &str) {
+        let old = json!({"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "1", "generation": 2});
+        let mut new = old.clone();
+        new[field] = value;
+        let errors = validate_meta_update(&meta(new), &meta(old), &Path::new("metadata"));
+        assert_eq!(texts(errors), [wrong]);
+    }
+
+    #[test]
+    fn what_is_being_deleted_gets_no_new_finalizers() {
+        let old = json!({"name": "a", "resourceVersion": "1", "deletionTimestamp": "2024-01-01T00:00:00Z"});
+        let mut new = old.clone();
+        new["finalizers"] = json!(["a/b"]);
+        let errors = validate_meta_update(&meta(new), &meta(old), &Path::new("metadata"));
+        assert_eq!(
+            texts(errors),
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found \
+              new finalizers []string{\"a/b\"}"
+            ]
+        );
+    }
+
+    #[rstest]
+    #[case("kubia-", "kubia-bbbbb")]
+    #[case(&"x".repeat(70), &format!("{}bbbbb", "x".repeat(58)))]
+    #[case(&"é".repeat(30), &format!("{}bbbbb", "é".repeat(29)))]
+    fn a_generated_name_fits_a_label(#[case] base: &str, #[case] name: &str) {
+        assert_eq!(generate_name(base, |_| 0), name);
+    }
+}

@@ -203,3 +203,85 @@ fn with_regex(rule: &str, regex: &str, examples: &[&str]) -> String {
     let examples = examples.join(" or ");
     format!("{rule} (e.g. {examples}regex used for validation is '{regex}')")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(NameRule::Subdomain, "kubia-7f9c.example", true)]
+    #[case(NameRule::Subdomain, "Kubia", false)]
+    #[case(NameRule::Subdomain, "a..b", false)]
+    #[case(NameRule::Subdomain, "-a", false)]
+    #[case(NameRule::Subdomain, "", false)]
+    #[case(NameRule::Label, "kube-system", true)]
+    #[case(NameRule::Label, "1a", true)]
+    #[case(NameRule::Label, "a.b", false)]
+    #[case(NameRule::Dns1035Label, "kubia", true)]
+    #[case(NameRule::Dns1035Label, "1kubia", false)]
+    #[case(NameRule::Dns1035Label, "a.b", false)]
+    #[case(NameRule::PathSegment, "Kubia.17a:b", true)]
+    #[case(NameRule::PathSegment, "a/b", false)]
+    #[case(NameRule::PathSegment, "..", false)]
+    #[case(NameRule::PathSegment, "a%b", false)]
+    fn each_kind_of_name_has_its_rule(#[case] rule: NameRule, #[case] name: &str, #[case] valid: bool) {
+        assert_eq!(rule.check(name).is_empty(), valid);
+    }
+
+    #[rstest]
+    #[case("kubia-", true)]
+    #[case("kubia", true)]
+    #[case("Kubia-", false)]
+    #[case("-", false)]
+    fn a_prefix_may_end_in_a_dash(#[case] prefix: &str, #[case] valid: bool) {
+        assert_eq!(NameRule::Subdomain.check_prefix(prefix).is_empty(), valid);
+    }
+
+    #[test]
+    fn the_messages_are_upstreams() {
+        assert_eq!(
+            dns1123_subdomain("Kubia"),
+            [
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+              must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+            ]
+        );
+        assert_eq!(
+            dns1035_label("1"),
+            [
+                "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+              character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
+              validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+            ]
+        );
+        assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
+        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+    }
+
+    #[rstest]
+    #[case("app", &[])]
+    #[case("example.com/My_name.1", &[])]
+    #[case("/a", &["prefix part must be non-empty"])]
+    #[case("a/", &["name part must be non-empty", "name part must consist of"])]
+    #[case("A/b", &["prefix part a lowercase RFC 1123 subdomain"])]
+    #[case("a/b/c", &["a qualified name must consist of"])]
+    #[case("-a", &["name part must consist of"])]
+    fn a_label_key_is_a_name_with_an_optional_domain(#[case] key: &str, #[case] wrong: &[&str]) {
+        let messages = qualified_name(key);
+        assert_eq!(messages.len(), wrong.len(), "{messages:?}");
+        for (message, start) in messages.iter().zip(wrong) {
+            assert!(message.starts_with(start), "{message}");
+        }
+    }
+
+    #[rstest]
+    #[case("", true)]
+    #[case("v1.2_3-x", true)]
+    #[case("a b", false)]
+    #[case("-", false)]
+    fn a_label_value_may_be_empty(#[case] value: &str, #[case] valid: bool) {
+        assert_eq!(label_value(value).is_empty(), valid);
+    }
+}

@@ -50,7 +50,11 @@ pub fn v3_index(kinds: &[Box<dyn ServedKind>]) -> Value {
 
 /// `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`: the document of `v1`, `apps/v1`. None: not served.
 pub fn v3(group_version: &str, kinds: &[Box<dyn ServedKind>]) -> Option<Value> {
-    let kinds: Vec<_> = kinds.iter().filter(|kind| kind.identity().api_version() == group_version).collect();
+    let kinds: Vec<&dyn ServedKind> = kinds
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|kind| kind.identity().api_version() == group_version)
+        .collect();
     if kinds.is_empty() {
         return None;
     }
@@ -68,7 +72,7 @@ pub fn v3(group_version: &str, kinds: &[Box<dyn ServedKind>]) -> Option<Value> {
 
 /// `/openapi/v2`: the one Swagger 2.0 document.
 pub fn v2(kinds: &[Box<dyn ServedKind>]) -> Value {
-    let kinds: Vec<_> = kinds.iter().collect();
+    let kinds: Vec<&dyn ServedKind> = kinds.iter().map(AsRef::as_ref).collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": VERSION},

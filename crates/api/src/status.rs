@@ -122,3 +122,78 @@ pub fn deleted(identity: &Identity, name: &str, uid: &str) -> Status {
 pub fn success(code: u16) -> Status {
     Status { status: Some("Success".to_owned()), code: Some(code.into()), ..Status::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::{self, Path};
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn kubia() -> (String, String) {
+        ("deployments.apps".to_owned(), "kubia".to_owned())
+    }
+
+    fn not_found() -> ApiError {
+        let (resource, name) = kubia();
+        ApiError::NotFound { resource, name }
+    }
+
+    #[rstest]
+    #[case(
+        not_found(),
+        json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": "deployments.apps \"kubia\" not found", "reason": "NotFound",
+            "details": {"group": "apps", "kind": "deployments", "name": "kubia"}, "code": 404,
+        })
+    )]
+    #[case(
+        ApiError::Invalid {
+            kind: "Deployment.apps".into(),
+            name: "kubia".into(),
+            errors: vec![field::required(&Path::new("spec.selector"), "")],
+        },
+        json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": "Deployment.apps \"kubia\" is invalid: spec.selector: Required value", "reason": "Invalid",
+            "details": {
+                "group": "apps", "kind": "Deployment", "name": "kubia",
+                "causes": [{
+                    "reason": "FieldValueRequired", "message": "Required value", "field": "spec.selector",
+                }],
+            },
+            "code": 422,
+        })
+    )]
+    #[case(
+        ApiError::TooManyRequests { message: "wait".into(), retry_after: 2 },
+        json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": "wait", "reason": "TooManyRequests", "details": {"retryAfterSeconds": 2}, "code": 429,
+        })
+    )]
+    fn a_failure_reads_as_upstreams(#[case] error: ApiError, #[case] expected: Value) {
+        assert_eq!(serde_json::to_value(error.status()).unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case("pods", "x", "pods \"x\" is forbidden: no")]
+    #[case("pods", "", "pods is forbidden: no")]
+    #[case("", "", "forbidden: no")]
+    fn what_is_forbidden_is_named_as_far_as_known(
+        #[case] resource: &str,
+        #[case] name: &str,
+        #[case] text: &str,
+    ) {
+        let error = ApiError::Forbidden { resource: resource.into(), name: name.into(), detail: "no".into() };
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn several_errors_are_bracketed_and_repeats_told_once() {
+        let (a, b) = (field::required(&Path::new("a"), ""), field::required(&Path::new("b"), ""));
+        let error = ApiError::Invalid { kind: "Pod".into(), name: "x".into(), errors: vec![a.clone(), b, a] };
+        assert_eq!(error.to_string(), "Pod \"x\" is invalid: [a: Required value, b: Required value]");
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 type Paths = Map<String, Value>;
 
-pub(super) fn paths(kinds: &[&Box<dyn ServedKind>], dialect: Dialect) -> Paths {
+pub(super) fn paths(kinds: &[&dyn ServedKind], dialect: Dialect) -> Paths {
     let mut paths = Paths::new();
     for kind in kinds {
         let schema = kind.schema()["title"].as_str().unwrap_or_default().to_owned();

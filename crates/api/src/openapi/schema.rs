@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 type Object = Map<String, Value>;
 
 /// The schemas of the kinds, their lists and everything they refer to, by upstream's names.
-pub(super) fn schemas(kinds: &[&Box<dyn ServedKind>], dialect: Dialect) -> BTreeMap<String, Value> {
+pub(super) fn schemas(kinds: &[&dyn ServedKind], dialect: Dialect) -> BTreeMap<String, Value> {
     let mut schemas = BTreeMap::new();
     for kind in kinds {
         let identity = kind.identity();
@@ -54,10 +54,8 @@ fn add(schemas: &mut BTreeMap<String, Value>, schema: Value, dialect: Dialect) -
     };
     if let Some(Value::Object(definitions)) = schema.remove("$defs") {
         for (name, definition) in definitions {
-            if !schemas.contains_key(&name) {
-                let converted = convert_type(&name, definition, dialect);
-                schemas.insert(name, converted);
-            }
+            let converted = || convert_type(&name, definition, dialect);
+            schemas.entry(name.clone()).or_insert_with(converted);
         }
     }
     let converted = convert_type(&name, Value::Object(schema), dialect);

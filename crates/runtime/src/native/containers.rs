@@ -114,6 +114,11 @@ impl NativeRuntime {
     pub(super) async fn end_container(&self, id: &str) -> Result<(), RuntimeError> {
         let Some(turn) = self.turn(id) else { return Ok(()) };
         let _turn = turn.lock().await;
+        self.end(id).await
+    }
+
+    /// To be called by whoever has the turn.
+    async fn end(&self, id: &str) -> Result<(), RuntimeError> {
         let (inner, id) = (self.inner.clone(), id.to_owned());
         blocking(move || {
             inner.kill(&id).map_err(failed("killing container", &id))?;
@@ -124,7 +129,9 @@ impl NativeRuntime {
     }
 
     pub(super) async fn forget_container(&self, id: &str) -> Result<(), RuntimeError> {
-        self.end_container(id).await?;
+        let Some(turn) = self.turn(id) else { return Ok(()) };
+        let _turn = turn.lock().await;
+        self.end(id).await?;
         let (inner, id_) = (self.inner.clone(), id.to_owned());
         blocking(move || {
             let cgroup = inner.cgroup_of(&id_);

@@ -110,23 +110,27 @@ impl NativeRuntime {
         for container in self.containers_of(id) {
             self.forget_container(&container).await?;
         }
-        let Some(record) = lock(&self.inner.sandboxes).get(id).cloned() else { return Ok(()) };
-        let parent = record.config.cgroup_parent;
-        // Another attempt at the same pod may be about to put a container there.
-        let shared = lock(&self.inner.sandboxes)
-            .iter()
-            .any(|(other, record)| other != id && record.config.cgroup_parent == parent);
-        let (inner, object) = (self.inner.clone(), id.to_owned());
-        blocking(move || {
-            let parent = parent.trim_matches('/');
+        // Of attempts at the same pod, which share a cgroup, the last one to go takes it along.
+        let (record, shared) = {
+            let mut sandboxes = lock(&self.inner.sandboxes);
+            let Some(record) = sandboxes.remove(id) else { return Ok(()) };
+            let parent = &record.config.cgroup_parent;
+            let shared = sandboxes.values().any(|other| other.config.cgroup_parent == *parent);
+            (record, shared)
+        };
+        let (inner, object, parent) =
+            (self.inner.clone(), id.to_owned(), record.config.cgroup_parent.trim_matches('/').to_owned());
+        let removed = blocking(move || {
             if !shared && !parent.is_empty() {
                 inner.cgroups.prune(&format!("{}/{parent}", cgroup_root(&inner.options.instance)));
             }
             state::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
         })
-        .await?;
-        lock(&self.inner.sandboxes).remove(id);
-        Ok(())
+        .await;
+        if removed.is_err() {
+            lock(&self.inner.sandboxes).insert(id.to_owned(), record);
+        }
+        removed
     }
 
     fn containers_of(&self, sandbox: &str) -> Vec<String> {

@@ -32,40 +32,49 @@ impl NativeRuntime {
                 return Err(failed("starting container", &name)("it has ended already"));
             }
         }
-        if let Some(state) = self.started_before(id).await {
-            self.set_state(id, state);
-            self.announce(id);
-            return Ok(());
+        // An earlier Sagong may have ended while it was starting this one.
+        if self.inner.shim_of(id).is_none() {
+            let (inner, id_, name_) = (self.inner.clone(), id.to_owned(), name.clone());
+            let (shim, reply) =
+                blocking(move || inner.launch(&id_).map_err(failed("starting container", &name_))).await?;
+            self.watch(id.to_owned(), shim);
+            if let Some(message) = reply.error.filter(|_| !reply.taken) {
+                self.inner.settle(id);
+                return Err(failed("starting container", &name)(message));
+            }
         }
-        let (inner, id_, name_) = (self.inner.clone(), id.to_owned(), name.clone());
-        let (shim, reply) =
-            blocking(move || inner.launch(&id_).map_err(failed("starting container", &name_))).await?;
-        // The records tell more than the reply: a short container may have ended by now.
-        let state = observed(&self.inner.layout.container(id));
-        if let Some(state) = state {
-            self.set_state(id, state);
-        }
-        self.watch(id.to_owned(), shim);
-        match reply.error {
-            Some(message) => Err(failed("starting container", &name)(message)),
-            None => {
+        match self.started(id).await {
+            Some(ContainerState::Exited { started: None, message, .. }) => {
+                self.inner.settle(id);
+                Err(failed("starting container", &name)(message))
+            }
+            Some(state) => {
+                self.set_state(id, state);
                 self.announce(id);
                 Ok(())
             }
+            None => Err(failed("starting container", &name)("its shim ended without a word")),
         }
     }
 
-    /// The state of a container that an earlier Sagong was starting when it ended.
-    async fn started_before(&self, id: &str) -> Option<ContainerState> {
+    /// What became of a start: at once if its shim answered, else when there are records of it. The state cannot be
+    /// told from the answer: a short container may have ended since.
+    async fn started(&self, id: &str) -> Option<ContainerState> {
         let directory = self.inner.layout.container(id);
-        let shim = ShimRecord::load(&directory).ok().flatten()?;
+        let deadline = tokio::time::Instant::now() + STARTING;
         loop {
-            let alive = shim.process.open().is_ok_and(|handle| handle.is_some());
-            match observed(&directory) {
-                None if alive => {}
-                state => return state,
+            // Asked before the records are read: they are complete when the shim is gone.
+            let shim = self.inner.shim_of(id);
+            if let Some(state) = observed(&directory) {
+                if let Some(shim) = shim {
+                    self.watch(id.to_owned(), shim);
+                }
+                return Some(state);
             }
-            // Takes milliseconds, and hardly ever happens.
+            if shim.is_none() || tokio::time::Instant::now() > deadline {
+                return None;
+            }
+            // Only when another Sagong's shim is at work, for milliseconds; it tells nobody.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -79,6 +88,13 @@ impl NativeRuntime {
 }
 
 impl Inner {
+    /// The container's shim, if it lives.
+    pub(super) fn shim_of(&self, id: &str) -> Option<OwnedFd> {
+        let shim = ShimRecord::load(&self.layout.container(id)).ok().flatten()?;
+        let handle = shim.process.open().ok().flatten()?;
+        (!process::wait_ended(&handle, Duration::ZERO)).then_some(handle)
+    }
+
     /// The shim's process, and what it said.
     fn launch(&self, id: &str) -> io::Result<(OwnedFd, StartReply)> {
         let directory = self.layout.container(id);
@@ -103,7 +119,8 @@ impl Inner {
             let _ = process::signal(&shim, rustix::process::Signal::KILL.as_raw());
             process::wait_ended(&shim, STARTING);
             let notes = std::fs::read_to_string(directory.join(NOTES)).unwrap_or_default();
-            StartReply { error: Some(format!("the shim did not answer: {error} {}", notes.trim())) }
+            let message = format!("the shim did not answer: {error} {}", notes.trim());
+            StartReply { error: Some(message), taken: false }
         });
         Ok((shim, reply))
     }

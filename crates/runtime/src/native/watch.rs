@@ -52,9 +52,11 @@ impl Inner {
         let exit = match ExitRecord::load(&directory) {
             Ok(Some(exit)) => exit,
             found => {
+                // Not every process that ends here is the one that is beside the container.
+                let alive = self.shim_of(id).is_some();
                 let started = ShimRecord::load(&directory).is_ok_and(|shim| shim.is_some());
                 let known = ContainerRecord::load(&directory).is_ok_and(|record| record.is_some());
-                if !known || (!started && found.is_ok()) {
+                if alive || !known || (!started && found.is_ok()) {
                     return;
                 }
                 self.end_orphan(id, &directory)

@@ -1,7 +1,9 @@
 //! The embedded runtime with real containers. Needs root.
 
+mod crowd;
 mod harness;
 mod life;
 mod removal;
 mod restart;
 mod surroundings;
+mod unified;

@@ -10,8 +10,20 @@ pub(super) fn trim() {
     unsafe {
         libc::malloc_trim(0);
     }
+    forget_stack();
     // SAFETY: the callback matches the signature asked for, and keeps no pointers.
     unsafe { libc::dl_iterate_phdr(Some(forget_code), std::ptr::null_mut()) };
+}
+
+/// Calls were nested deeply while the container was started; they are not any more.
+fn forget_stack() {
+    // What is in use, with ample room.
+    const KEPT: usize = 32 << 10;
+    const FORGOTTEN: usize = 1 << 20;
+    let mark = 0u8;
+    let end = (&raw const mark as usize - KEPT) / rustix::param::page_size() * rustix::param::page_size();
+    // SAFETY: below the stack pointer nothing is alive, and for a hundred megabytes nothing but the stack is mapped.
+    unsafe { libc::madvise((end - FORGOTTEN) as *mut c_void, FORGOTTEN, libc::MADV_DONTNEED) };
 }
 
 /// Code and constants come back from the file when they are used again; few are.

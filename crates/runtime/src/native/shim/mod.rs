@@ -28,6 +28,8 @@ pub(crate) use notes::FILE as NOTES;
 pub(crate) struct StartReply {
     /// Why not; None if it runs.
     pub(crate) error: Option<String>,
+    /// Because another shim is starting it, or has.
+    pub(crate) taken: bool,
 }
 
 /// The body of the hidden command of the binary that Sagong re-executes (`sagong shim …`, without `sagong shim`).

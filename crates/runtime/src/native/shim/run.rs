@@ -34,7 +34,8 @@ pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
     let (launch, _lock) = match claim(directory) {
         Ok(claimed) => claimed,
         Err(error) => {
-            reply(socket, &StartReply { error: Some(error.to_string()) });
+            let taken = error.kind() == io::ErrorKind::ResourceBusy;
+            reply(socket, &StartReply { error: Some(error.to_string()), taken });
             return ExitCode::FAILURE;
         }
     };
@@ -51,7 +52,7 @@ pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
             let message = super::notes::explain(message, directory);
             let exit = failed(message.clone());
             let code = save(&exit, directory);
-            reply(socket, &StartReply { error: Some(message) });
+            reply(socket, &StartReply { error: Some(message), taken: false });
             code
         }
     }
@@ -63,7 +64,7 @@ fn claim(directory: &Path) -> io::Result<(LaunchRecord, File)> {
     ignore_signals();
     let lock = File::create(directory.join("shim.lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| io::Error::other("the container has been started already"))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "the container has been started already"))?;
     if ExitRecord::load(directory)?.is_some() {
         return Err(io::Error::other("the container has ended already"));
     }

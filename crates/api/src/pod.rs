@@ -4,12 +4,11 @@
 //! * [`admission`]: what upstream's default admission plugins fill in, on pods only.
 //! * [`qos`]: the quality-of-service class.
 //! * [`print`] and [`status`]: table cells.
-//! * [`validate`]: what can be wrong; [`warnings`]: what is dubious; [`label_selector`]: selectors in specs.
+//! * [`validate`]: what can be wrong; [`warnings`]: what is dubious.
 //! * [`workload`]: what the kinds that make pods from a template share.
 
 pub mod admission;
 pub mod defaults;
-pub mod label_selector;
 pub mod print;
 pub mod qos;
 pub mod status;

@@ -1,13 +1,13 @@
 //! `Deployment` of apps::v1.
 
-use crate::duration;
 use crate::field::{self, Errors, Path};
 use crate::int_or_percent;
 use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
 use crate::meta;
-use crate::pod::print::{AGE, NAME, column, container_cells, wide};
+use crate::pod::print::container_cells;
 use crate::pod::workload::{self, Counts};
 use crate::pod::{defaults, warnings};
+use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, RollingUpdateDeployment,
@@ -89,7 +89,7 @@ impl Kind for DeploymentKind {
 
     fn warnings(&self, deployment: &Deployment) -> Vec<String> {
         let template = deployment.spec.as_ref().map(|spec| &spec.template);
-        warnings::of_template(template, &Path::new("spec").child("template"))
+        warnings::of_template(&deployment.metadata, template, &Path::new("spec").child("template"))
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -102,11 +102,11 @@ impl Kind for DeploymentKind {
         let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(0);
         let (names, images) = container_cells(spec.and_then(|spec| spec.template.spec.as_ref()));
         vec![
-            json!(deployment.metadata.name.as_deref().unwrap_or_default()),
+            table::name(&deployment.metadata),
             json!(format!("{}/{wanted}", status.ready_replicas.unwrap_or(0))),
             json!(status.updated_replicas.unwrap_or(0)),
             json!(status.available_replicas.unwrap_or(0)),
-            json!(duration::age(deployment.metadata.creation_timestamp.as_ref(), now)),
+            table::age(&deployment.metadata, now),
             json!(names),
             json!(images),
             json!(spec.map(|spec| workload::selector_text(&spec.selector)).unwrap_or_default()),
@@ -129,13 +129,13 @@ impl Kind for DeploymentKind {
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Ready", "string", "How many pods are ready, of how many wanted."),
-    column("Up-to-date", "string", "How many pods have the newest template (status.updatedReplicas)."),
-    column("Available", "string", "How many pods serve: ready for spec.minReadySeconds."),
+    string("Ready", "How many pods are ready, of how many wanted."),
+    string("Up-to-date", "How many pods have the newest template (status.updatedReplicas)."),
+    string("Available", "How many pods serve: ready for spec.minReadySeconds."),
     AGE,
-    wide("Containers", "The names of the containers in the template."),
-    wide("Images", "The images of the containers in the template."),
-    wide("Selector", "The labels of the pods of this deployment (spec.selector)."),
+    wide(string("Containers", "The names of the containers in the template.")),
+    wide(string("Images", "The images of the containers in the template.")),
+    wide(string("Selector", "The labels of the pods of this deployment (spec.selector).")),
 ];
 
 fn default_strategy(strategy: &mut DeploymentStrategy) {

@@ -1,10 +1,10 @@
 //! `Pod` of core::v1.
 
-use crate::duration;
 use crate::field::Errors;
 use crate::kind::{Column, Identity, Kind, Part, Subresources};
-use crate::pod::print::{AGE, NAME, NONE, column, wide};
+use crate::pod::print::NONE;
 use crate::pod::{admission, defaults, qos, status, validate, warnings};
+use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 use serde_json::{Value, json};
@@ -91,11 +91,11 @@ impl Kind for PodKind {
             first.or(status.pod_ip.as_ref())
         });
         vec![
-            json!(pod.metadata.name.as_deref().unwrap_or_default()),
+            table::name(&pod.metadata),
             json!(format!("{}/{}", summary.ready, summary.total)),
             json!(summary.status),
             json!(summary.restarts_cell(now)),
-            json!(duration::age(pod.metadata.creation_timestamp.as_ref(), now)),
+            table::age(&pod.metadata, now),
             json!(or_none(address)),
             json!(or_none(pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()))),
             json!(or_none(status.and_then(|status| status.nominated_node_name.as_ref()))),
@@ -142,14 +142,17 @@ impl Kind for PodKind {
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Ready", "string", "How many of the containers are ready for traffic."),
-    column("Status", "string", "The state of the pod, summed up over its containers."),
-    column("Restarts", "string", "How often containers were restarted, and when the last one was."),
+    string("Ready", "How many of the containers are ready for traffic."),
+    string("Status", "The state of the pod, summed up over its containers."),
+    string("Restarts", "How often containers were restarted, and when the last one was."),
     AGE,
-    wide("IP", "The address of the pod (status.podIPs)."),
-    wide("Node", "The node the pod is bound to (spec.nodeName)."),
-    wide("Nominated Node", "The node where others make room for the pod (status.nominatedNodeName)."),
-    wide("Readiness Gates", "How many of the extra conditions for readiness hold (spec.readinessGates)."),
+    wide(string("IP", "The address of the pod (status.podIPs).")),
+    wide(string("Node", "The node the pod is bound to (spec.nodeName).")),
+    wide(string("Nominated Node", "The node where others make room for the pod (status.nominatedNodeName).")),
+    wide(string(
+        "Readiness Gates",
+        "How many of the extra conditions for readiness hold (spec.readinessGates).",
+    )),
 ];
 
 fn or_none(text: Option<&String>) -> &str {

@@ -1,12 +1,13 @@
 //! `ReplicaSet` of apps::v1.
 
-use crate::duration;
 use crate::field::{Errors, Path};
 use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
 use crate::meta;
-use crate::pod::print::{AGE, NAME, column, container_cells, wide};
+use crate::pod::print::container_cells;
 use crate::pod::workload::{self, Counts};
 use crate::pod::{defaults, warnings};
+use crate::selector;
+use crate::table::{self, AGE, NAME, integer, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
 use serde_json::{Value, json};
@@ -75,7 +76,7 @@ impl Kind for ReplicaSetKind {
 
     fn warnings(&self, set: &ReplicaSet) -> Vec<String> {
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-        warnings::of_template(template, &Path::new("spec").child("template"))
+        warnings::of_template(&set.metadata, template, &Path::new("spec").child("template"))
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -88,14 +89,14 @@ impl Kind for ReplicaSetKind {
         let template = spec.and_then(|spec| spec.template.as_ref());
         let (names, images) = container_cells(template.and_then(|template| template.spec.as_ref()));
         vec![
-            json!(set.metadata.name.as_deref().unwrap_or_default()),
+            table::name(&set.metadata),
             json!(spec.and_then(|spec| spec.replicas).unwrap_or(0)),
             json!(status.replicas),
             json!(status.ready_replicas.unwrap_or(0)),
-            json!(duration::age(set.metadata.creation_timestamp.as_ref(), now)),
+            table::age(&set.metadata, now),
             json!(names),
             json!(images),
-            json!(spec.map(|spec| workload::selector_cell(&spec.selector)).unwrap_or_default()),
+            json!(selector::shown(spec.map(|spec| &spec.selector))),
         ]
     }
 
@@ -120,13 +121,13 @@ impl Kind for ReplicaSetKind {
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Desired", "integer", "How many pods are wanted (spec.replicas)."),
-    column("Current", "integer", "How many pods there are (status.replicas)."),
-    column("Ready", "integer", "How many pods are ready (status.readyReplicas)."),
+    integer("Desired", "How many pods are wanted (spec.replicas)."),
+    integer("Current", "How many pods there are (status.replicas)."),
+    integer("Ready", "How many pods are ready (status.readyReplicas)."),
     AGE,
-    wide("Containers", "The names of the containers in the template."),
-    wide("Images", "The images of the containers in the template."),
-    wide("Selector", "The labels of the pods of this replica set (spec.selector)."),
+    wide(string("Containers", "The names of the containers in the template.")),
+    wide(string("Images", "The images of the containers in the template.")),
+    wide(string("Selector", "The labels of the pods of this replica set (spec.selector).")),
 ];
 
 fn validate_spec(spec: &ReplicaSetSpec, path: &Path) -> Errors {

@@ -1,12 +1,12 @@
 //! `ReplicationController` of core::v1.
 
-use crate::duration;
 use crate::field::{self, Errors, Path};
 use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
-use crate::pod::print::{AGE, NAME, column, container_cells, labels, wide};
+use crate::pod::print::{container_cells, labels};
 use crate::pod::workload::{self, Counts};
 use crate::pod::{defaults, warnings};
 use crate::selector::Selector;
+use crate::table::{self, AGE, NAME, integer, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus,
@@ -85,7 +85,7 @@ impl Kind for ReplicationControllerKind {
 
     fn warnings(&self, controller: &ReplicationController) -> Vec<String> {
         let template = controller.spec.as_ref().and_then(|spec| spec.template.as_ref());
-        warnings::of_template(template, &Path::new("spec").child("template"))
+        warnings::of_template(&controller.metadata, template, &Path::new("spec").child("template"))
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -98,11 +98,11 @@ impl Kind for ReplicationControllerKind {
         let template = spec.and_then(|spec| spec.template.as_ref());
         let (names, images) = container_cells(template.and_then(|template| template.spec.as_ref()));
         vec![
-            json!(controller.metadata.name.as_deref().unwrap_or_default()),
+            table::name(&controller.metadata),
             json!(spec.and_then(|spec| spec.replicas).unwrap_or(0)),
             json!(status.replicas),
             json!(status.ready_replicas.unwrap_or(0)),
-            json!(duration::age(controller.metadata.creation_timestamp.as_ref(), now)),
+            table::age(&controller.metadata, now),
             json!(names),
             json!(images),
             json!(labels(spec.and_then(|spec| spec.selector.as_ref()))),
@@ -130,13 +130,13 @@ impl Kind for ReplicationControllerKind {
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Desired", "integer", "How many pods are wanted (spec.replicas)."),
-    column("Current", "integer", "How many pods there are (status.replicas)."),
-    column("Ready", "integer", "How many pods are ready (status.readyReplicas)."),
+    integer("Desired", "How many pods are wanted (spec.replicas)."),
+    integer("Current", "How many pods there are (status.replicas)."),
+    integer("Ready", "How many pods are ready (status.readyReplicas)."),
     AGE,
-    wide("Containers", "The names of the containers in the template."),
-    wide("Images", "The images of the containers in the template."),
-    wide("Selector", "The labels of the pods of this controller (spec.selector)."),
+    wide(string("Containers", "The names of the containers in the template.")),
+    wide(string("Images", "The images of the containers in the template.")),
+    wide(string("Selector", "The labels of the pods of this controller (spec.selector).")),
 ];
 
 fn template_labels(template: Option<&PodTemplateSpec>) -> Option<&BTreeMap<String, String>> {

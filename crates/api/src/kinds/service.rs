@@ -6,15 +6,17 @@
 //! [`allocation::needs_health_check_port`] say so and they are empty.
 
 pub mod allocation;
+mod cluster_ips;
 mod defaults;
+mod ports;
 mod print;
 mod validate;
 
-use crate::duration;
 use crate::field::Errors;
 use crate::kind::{Column, Identity, Kind, Part, Subresources};
 use crate::name::NameRule;
-use crate::pod::print::{AGE, NAME, column, labels, wide};
+use crate::pod::print::labels;
+use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServiceStatus};
 use serde_json::{Value, json};
@@ -93,12 +95,12 @@ impl Kind for ServiceKind {
     fn cells(&self, service: &Service, now: Timestamp) -> Vec<Value> {
         let spec = service.spec.clone().unwrap_or_default();
         vec![
-            json!(service.metadata.name.as_deref().unwrap_or_default()),
+            table::name(&service.metadata),
             json!(spec.type_.as_deref().unwrap_or_default()),
             json!(print::cluster_ip(&spec)),
             json!(print::external_ip(service)),
             json!(print::ports(&spec)),
-            json!(duration::age(service.metadata.creation_timestamp.as_ref(), now)),
+            table::age(&service.metadata, now),
             json!(labels(spec.selector.as_ref())),
         ]
     }
@@ -114,14 +116,10 @@ impl Kind for ServiceKind {
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Type", "string", "How the service is reached (spec.type)."),
-    column("Cluster-IP", "string", "The address inside the cluster (spec.clusterIPs)."),
-    column(
-        "External-IP",
-        "string",
-        "The addresses outside the cluster: of the load balancer and spec.externalIPs.",
-    ),
-    column("Port(s)", "string", "The ports, with their node ports and protocols (spec.ports)."),
+    string("Type", "How the service is reached (spec.type)."),
+    string("Cluster-IP", "The address inside the cluster (spec.clusterIPs)."),
+    string("External-IP", "The addresses outside the cluster: of the load balancer and spec.externalIPs."),
+    string("Port(s)", "The ports, with their node ports and protocols (spec.ports)."),
     AGE,
-    wide("Selector", "The labels of the pods behind the service (spec.selector)."),
+    wide(string("Selector", "The labels of the pods behind the service (spec.selector).")),
 ];

@@ -4,9 +4,10 @@
 //! [`default_spec`].
 
 use super::volume_defaults::default_volume;
+use crate::quantity;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, EphemeralContainer, GRPCAction, HTTPGetAction, Lifecycle,
-    LifecycleHandler, Pod, PodSpec, PodTemplateSpec, Probe,
+    LifecycleHandler, Pod, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -94,7 +95,7 @@ fn default_container(container: &mut Container) {
     fill(&mut container.image_pull_policy, pull_policy(image));
     fill(&mut container.termination_message_path, "/dev/termination-log");
     fill(&mut container.termination_message_policy, "File");
-    container.resources.get_or_insert_default();
+    canonical_amounts(container.resources.get_or_insert_default());
     for port in container.ports.iter_mut().flatten() {
         fill(&mut port.protocol, "TCP");
     }
@@ -104,6 +105,16 @@ fn default_container(container: &mut Container) {
         probe.iter_mut().for_each(default_probe);
     }
     container.lifecycle.iter_mut().for_each(default_lifecycle);
+}
+
+/// Quantities are stored as upstream writes them; what is none stays for validation to name.
+fn canonical_amounts(resources: &mut ResourceRequirements) {
+    let lists = resources.limits.iter_mut().chain(resources.requests.iter_mut());
+    for quantity in lists.flat_map(|list| list.values_mut()) {
+        if let Ok(canonical) = quantity::canonical(quantity) {
+            *quantity = canonical;
+        }
+    }
 }
 
 /// Ephemeral containers have the fields of containers and get the same defaults.

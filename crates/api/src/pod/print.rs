@@ -1,33 +1,10 @@
-//! Cells and columns that tables of pods and of what makes pods share.
+//! Cells that tables of pods and of what makes pods share.
 
-use crate::kind::Column;
 use k8s_openapi::api::core::v1::PodSpec;
 use std::collections::BTreeMap;
 
 /// What an empty cell shows.
 pub const NONE: &str = "<none>";
-
-/// The first column of every table.
-pub(crate) const NAME: Column = Column {
-    name: "Name",
-    type_: "string",
-    format: "name",
-    description: "The name of the object, unique among its kind within its namespace.",
-    priority: 0,
-};
-
-/// The age column.
-pub(crate) const AGE: Column = column("Age", "string", "The time since the object was created.");
-
-/// A column that is always shown.
-pub(crate) const fn column(name: &'static str, type_: &'static str, description: &'static str) -> Column {
-    Column { name, type_, format: "", description, priority: 0 }
-}
-
-/// A column shown with `-o wide` only.
-pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
-    Column { name, type_: "string", format: "", description, priority: 1 }
-}
 
 /// The CONTAINERS and IMAGES cells: names and images of the containers, with commas.
 pub fn container_cells(spec: Option<&PodSpec>) -> (String, String) {

@@ -1,5 +1,6 @@
 //! The quality-of-service class of a pod (`status.qosClass`), which says who is evicted first.
 
+use crate::quantity::Amount;
 use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
@@ -44,9 +45,9 @@ fn given(list: &Option<BTreeMap<String, Quantity>>) -> impl Iterator<Item = (&st
 }
 
 fn is_zero(quantity: &Quantity) -> bool {
-    quantity.0.bytes().all(|byte| !(b'1'..=b'9').contains(&byte))
+    Amount::try_from(quantity).is_ok_and(Amount::is_zero)
 }
 
 fn is_equal(a: &Quantity, b: &Quantity) -> bool {
-    a == b
+    matches!((Amount::try_from(a), Amount::try_from(b)), (Ok(a), Ok(b)) if a == b)
 }

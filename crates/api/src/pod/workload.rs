@@ -1,11 +1,9 @@
 //! What Deployments, ReplicaSets and ReplicationControllers have in common: a selector, a template whose
 //! labels match it, and counts of pods.
 
-use super::label_selector;
-use super::print::NONE;
 use super::validate;
 use crate::field::{self, Errors, FieldError, Path};
-use crate::selector::Selector;
+use crate::selector::{Selector, validate_label_selector};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
@@ -28,14 +26,6 @@ pub(crate) fn selector_text(selector: &LabelSelector) -> String {
     Selector::from_label_selector(selector).map(|selector| selector.to_string()).unwrap_or_default()
 }
 
-/// A selector as the SELECTOR cell of replica sets shows it: `<none>` when empty.
-pub(crate) fn selector_cell(selector: &LabelSelector) -> String {
-    match Selector::from_label_selector(selector) {
-        Ok(selector) => Some(selector.to_string()).filter(|s| !s.is_empty()).unwrap_or_else(|| NONE.into()),
-        Err(_) => "<error>".to_owned(),
-    }
-}
-
 /// `selector` and `template` below `path`, for kinds of apps/v1: the selector must be given, be readable
 /// and match the labels of the template.
 pub(crate) fn validate_selected_template(
@@ -44,11 +34,11 @@ pub(crate) fn validate_selected_template(
     path: &Path,
 ) -> Errors {
     let at = path.child("selector");
-    let mut errors = label_selector::validate(selector, &at);
+    let mut errors = validate_label_selector(selector, &at);
     let is_missing = selector.match_labels.is_none() && selector.match_expressions.is_none();
     if is_missing {
         errors.push(field::required(&at, ""));
-    } else if label_selector::is_empty(selector) {
+    } else if is_empty(selector) {
         errors.push(field::invalid(&at, selector, "empty selector is invalid for deployment"));
     }
     let readable = Selector::from_label_selector(selector);
@@ -68,6 +58,11 @@ pub(crate) fn validate_selected_template(
     }
     errors.extend(validate_template(template, "ReplicaSet", &at));
     errors
+}
+
+fn is_empty(selector: &LabelSelector) -> bool {
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
+        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// The error for a template whose labels the selector does not match.

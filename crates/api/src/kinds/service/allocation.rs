@@ -6,6 +6,11 @@ use std::collections::BTreeSet;
 /// Node ports when the API server is not told otherwise.
 pub const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 
+/// Whether a node port that a client asks for is none.
+pub fn is_node_port_out_of_range(port: i32) -> bool {
+    !NODE_PORTS.contains(&port)
+}
+
 /// Whether the service has addresses in the cluster (`None` counts as one that was chosen).
 pub fn needs_cluster_ip(spec: &ServiceSpec) -> bool {
     matches!(type_of(spec), "ClusterIP" | "NodePort" | "LoadBalancer")

@@ -16,6 +16,9 @@ pub mod apply;
 pub mod cache;
 pub mod caches;
 pub mod claim;
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
 pub mod plan;
 pub mod pod;
 pub mod queue;
@@ -25,5 +28,6 @@ pub mod replica_set;
 pub mod replication_controller;
 pub mod runner;
 pub mod selector;
+pub mod service;
 
 pub use registry::{Error, Options, run};

@@ -5,7 +5,7 @@ use crate::caches::Caches;
 use crate::queue::{Backoff, Queue};
 use crate::recorder::Recorder;
 use crate::runner::{Controller, Runner};
-use crate::{replica_set, replication_controller};
+use crate::{deployment, endpoint_slice, endpoints, replica_set, replication_controller};
 use jiff::Timestamp;
 use kube::Client;
 use std::sync::Arc;
@@ -14,8 +14,11 @@ use tokio_util::task::TaskTracker;
 
 /// Starts every controller. Adding one is one line here.
 fn start_all(start: &Starter) {
+    start.controller(deployment::Controller);
     start.controller(replica_set::Controller);
     start.controller(replication_controller::Controller);
+    start.controller(endpoints::Controller);
+    start.controller(endpoint_slice::Controller);
 }
 
 /// How the controllers are run.

@@ -1,0 +1,317 @@
+//! The decision table for a Deployment: deleted, paused, scaling, strategy.
+
+use super::progress::{self, CREATE_FAILED, CREATED, FOUND, PROGRESSING, new_condition, set_condition};
+use super::rolling_update::{self, Limits};
+use super::snapshot::{Roles, Set, Snapshot, spec_of};
+use super::{recreate, revision, scale, status, template_hash};
+use crate::claim::{claim, controller_reference};
+use crate::plan::{Append, Failure, KindRef, Note, Plan, Write, reference_to};
+use crate::selector::Matcher;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use std::sync::Arc;
+
+/// A plan in the making: how things are to become.
+struct Draft<'a> {
+    deployment: &'a Deployment,
+    roles: Roles,
+    status: DeploymentStatus,
+    deletions: Vec<Write>,
+    now: Timestamp,
+}
+
+/// Decides the next step of a Deployment.
+pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
+    let deployment = &*snapshot.deployment;
+    let selector = Matcher::of(&spec_of(deployment).selector);
+    if selector.is_nothing() {
+        return refuse_to_select_all(deployment);
+    }
+    let claims = claim(deployment, &selector, snapshot.replica_sets.iter().cloned(), |_| true);
+    let mut draft = Draft {
+        deployment,
+        roles: Roles::assign(deployment, claims.owned),
+        status: deployment.status.clone().unwrap_or_default(),
+        deletions: Vec::new(),
+        now,
+    };
+    let mut plan = Plan { steps: claims.steps, ..Plan::default() };
+    if deployment.metadata.deletion_timestamp.is_some() {
+        draft.tell_only_counts(&mut plan);
+        return plan;
+    }
+    progress::note_pause(deployment, &mut draft.status, now);
+    draft.number_new();
+    if spec_of(deployment).paused == Some(true) {
+        scale::scale(deployment, &mut draft.roles);
+        draft.deletions = revision::clean_up(deployment, &draft.roles);
+        draft.write_sets(&mut plan);
+        draft.tell_only_counts(&mut plan);
+        return plan;
+    }
+    if scale::is_needed(deployment, &draft.roles) {
+        scale::scale(deployment, &mut draft.roles);
+        // Several ReplicaSets of a Recreate Deployment are not scaled but recreated.
+        if draft.roles.all().any(Set::is_changed) {
+            draft.write_sets(&mut plan);
+            draft.tell_only_counts(&mut plan);
+            return plan;
+        }
+    }
+    if recreate::is_strategy_of(deployment) {
+        let has_old_pods = recreate::has_old_pods(&draft.roles, &snapshot.pods);
+        if draft.recreate(has_old_pods, snapshot).is_err() {
+            return draft.count_collision(plan);
+        }
+    } else if draft.roll(snapshot).is_err() {
+        return draft.count_collision(plan);
+    }
+    let was_complete =
+        deployment.status.as_ref().is_some_and(|status| progress::is_complete(deployment, status));
+    if was_complete {
+        draft.deletions = revision::clean_up(deployment, &draft.roles);
+    }
+    draft.write_sets(&mut plan);
+    draft.tell_rollout(&mut plan);
+    plan
+}
+
+/// Tells that the ReplicaSet could not be created.
+pub fn after_failure(snapshot: &Snapshot, failure: &Failure, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let deployment = &*snapshot.deployment;
+    let is_create = failure.verb == "create" && failure.kind == KindRef::of::<ReplicaSet>();
+    // That the name is taken is a matter for the next plan, which sees by whom.
+    if !is_create || failure.reason == "AlreadyExists" || progress::deadline(deployment).is_none() {
+        return plan;
+    }
+    let message = create_failed(&failure.key.name) + &failure.message;
+    let mut status = deployment.status.clone().unwrap_or_default();
+    set_condition(&mut status, new_condition(PROGRESSING, "False", CREATE_FAILED, message, now));
+    plan.then_all(tell(deployment, status, None));
+    plan
+}
+
+fn create_failed(name: &str) -> String {
+    format!("Failed to create new replica set \"{name}\": ")
+}
+
+fn refuse_to_select_all(deployment: &Deployment) -> Plan {
+    let mut plan = Plan::default();
+    let mut status = deployment.status.clone().unwrap_or_default();
+    if status.observed_generation.unwrap_or(0) < deployment.metadata.generation.unwrap_or(0) {
+        let message = "This deployment is selecting all pods. A non-empty selector is required.";
+        plan.notes.push(Note::warning(&reference_to(deployment), "SelectingAll", message));
+        status.observed_generation = deployment.metadata.generation;
+        plan.then_all(tell(deployment, status, None));
+    }
+    plan
+}
+
+/// The name of the new ReplicaSet is taken by one with another template or owner.
+struct Collision;
+
+impl Draft<'_> {
+    /// Numbers and annotates the new ReplicaSet if it exists.
+    fn number_new(&mut self) {
+        let greatest_old = self.roles.greatest_old_revision();
+        let Some(new) = &mut self.roles.new else { return };
+        revision::annotate(self.deployment, new, greatest_old);
+        let min_ready_seconds = spec_of(self.deployment).min_ready_seconds.filter(|seconds| *seconds != 0);
+        let own = new
+            .object()
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.min_ready_seconds)
+            .filter(|seconds| *seconds != 0);
+        if own != min_ready_seconds {
+            new.object_mut().spec.get_or_insert_default().min_ready_seconds = min_ready_seconds;
+        }
+        let is_told = progress::condition(&self.status, PROGRESSING).is_some();
+        if !is_told && progress::deadline(self.deployment).is_some() {
+            let message = format!("Found new replica set \"{}\"", new.name());
+            set_condition(&mut self.status, new_condition(PROGRESSING, "True", FOUND, message, self.now));
+        }
+    }
+
+    fn roll(&mut self, snapshot: &Snapshot) -> Result<(), Collision> {
+        let limits = Limits::of(self.deployment);
+        match &mut self.roles.new {
+            Some(_) => {
+                let size = rolling_update::new_size_in(&limits, &self.roles);
+                self.resize_new(size, &limits);
+            }
+            None => {
+                let size = rolling_update::new_size_in(&limits, &self.roles);
+                self.create_new(size, &limits, snapshot)?;
+            }
+        }
+        let sizes = rolling_update::old_sizes_in(&limits, &self.roles);
+        for (set, size) in self.roles.old.iter_mut().zip(sizes) {
+            if set.size() != size {
+                scale::set_size(set, size, &limits);
+            }
+        }
+        Ok(())
+    }
+
+    fn recreate(&mut self, has_old_pods: bool, snapshot: &Snapshot) -> Result<(), Collision> {
+        let limits = Limits::of(self.deployment);
+        self.roles
+            .old
+            .iter_mut()
+            .filter(|set| set.size() > 0)
+            .for_each(|set| scale::set_size(set, 0, &limits));
+        if has_old_pods {
+            return Ok(());
+        }
+        if self.roles.new.is_none() {
+            return self.create_new(limits.wanted, &limits, snapshot);
+        }
+        self.resize_new(limits.wanted, &limits);
+        Ok(())
+    }
+
+    fn resize_new(&mut self, size: i32, limits: &Limits) {
+        if let Some(new) = &mut self.roles.new
+            && new.size() != size
+        {
+            scale::set_size(new, size, limits);
+        }
+    }
+
+    fn create_new(&mut self, size: i32, limits: &Limits, snapshot: &Snapshot) -> Result<(), Collision> {
+        if snapshot.namesake.is_some() {
+            return Err(Collision);
+        }
+        let mut new = Set::fresh(new_replica_set(self.deployment));
+        scale::set_size(&mut new, size, limits);
+        revision::annotate(self.deployment, &mut new, self.roles.greatest_old_revision());
+        if progress::deadline(self.deployment).is_some() {
+            let message = format!("Created new replica set \"{}\"", new.name());
+            set_condition(&mut self.status, new_condition(PROGRESSING, "True", CREATED, message, self.now));
+        }
+        self.roles.new = Some(new);
+        Ok(())
+    }
+
+    /// Another collision count gives another hash, and with it another name.
+    fn count_collision(mut self, mut plan: Plan) -> Plan {
+        self.status.collision_count = Some(self.status.collision_count.unwrap_or(0).saturating_add(1));
+        plan.then_all(tell(self.deployment, self.status, None));
+        plan
+    }
+
+    /// The new ReplicaSet first, then the old ones, then what history no longer needs.
+    fn write_sets(&mut self, plan: &mut Plan) {
+        let regarding = reference_to(self.deployment);
+        let note = |set: &Set| {
+            let (from, to) = (set.size_before(), set.size());
+            let direction = if to > from { "up" } else { "down" };
+            let message = format!("Scaled {direction} replica set {} from {from} to {to}", set.name());
+            (from != to).then(|| Note::normal(&regarding, "ScalingReplicaSet", message))
+        };
+        let put = |set: &Set| Write { on_success: note(set), ..Write::update(set.object().clone()) };
+        if let Some(new) = &self.roles.new {
+            if new.is_fresh() {
+                let failed = Note::warning(&regarding, CREATE_FAILED, create_failed(new.name()));
+                let write =
+                    Write::create(new.object().clone()).reporting_failure(failed.append(Append::Error));
+                plan.then(Write { on_success: note(new), ..write });
+            } else if new.is_changed() {
+                plan.then(put(new));
+            }
+        }
+        plan.then_all(self.roles.old.iter().filter(|set| set.is_changed()).map(put).collect());
+        plan.then_all(std::mem::take(&mut self.deletions));
+    }
+
+    /// The status without a judgement of the rollout.
+    fn tell_only_counts(self, plan: &mut Plan) {
+        let status = status::of(self.deployment, &self.status, &self.roles, self.now);
+        plan.then_all(tell(self.deployment, status, self.roles.new.as_ref()));
+    }
+
+    /// The status with a judgement of the rollout.
+    fn tell_rollout(self, plan: &mut Plan) {
+        let mut status = status::of(self.deployment, &self.status, &self.roles, self.now);
+        let when = progress::assess(self.deployment, &self.status, &mut status, &self.roles, self.now);
+        if let Some(when) = when {
+            plan.look_again_at(when);
+        }
+        status::tell_failures(&mut status, &self.roles);
+        plan.then_all(tell(self.deployment, status, self.roles.new.as_ref()));
+    }
+}
+
+/// The one write of the status, with the revision of the new ReplicaSet as annotation; none if nothing differs.
+fn tell(deployment: &Deployment, status: DeploymentStatus, new: Option<&Set>) -> Vec<Write> {
+    let annotations = deployment.metadata.annotations.as_ref();
+    let told = annotations.and_then(|annotations| annotations.get(revision::REVISION)).map(String::as_str);
+    let revision =
+        new.and_then(|new| new.annotation(revision::REVISION)).filter(|revision| Some(*revision) != told);
+    if revision.is_none() && deployment.status.as_ref().is_some_and(|before| same(before, &status)) {
+        return Vec::new();
+    }
+    let mut deployment = deployment.clone();
+    if let Some(revision) = revision {
+        let annotations = deployment.metadata.annotations.get_or_insert_default();
+        annotations.insert(revision::REVISION.to_owned(), revision.to_owned());
+    }
+    deployment.status = Some(status);
+    vec![Write::update_status(deployment)]
+}
+
+/// Whether two statuses mean the same: a count that is missing is 0.
+fn same(a: &DeploymentStatus, b: &DeploymentStatus) -> bool {
+    let counts = |status: &DeploymentStatus| {
+        [
+            status.replicas,
+            status.updated_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+            status.unavailable_replicas,
+            status.collision_count,
+        ]
+        .map(Option::unwrap_or_default)
+    };
+    counts(a) == counts(b)
+        && a.observed_generation.unwrap_or(0) == b.observed_generation.unwrap_or(0)
+        && a.conditions.iter().flatten().eq(b.conditions.iter().flatten())
+}
+
+/// The ReplicaSet for the Deployment's template, without size and annotations.
+fn new_replica_set(deployment: &Deployment) -> ReplicaSet {
+    let spec = spec_of(deployment);
+    let hash = template_hash::of(deployment);
+    let mut template = spec.template.clone();
+    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    labels.insert(template_hash::LABEL.to_owned(), hash.clone());
+    let labels = labels.clone();
+    let LabelSelector { match_labels, match_expressions } = spec.selector.clone();
+    let mut match_labels = match_labels.unwrap_or_default();
+    match_labels.insert(template_hash::LABEL.to_owned(), hash);
+    ReplicaSet {
+        metadata: ObjectMeta {
+            name: Some(template_hash::replica_set_name(deployment)),
+            namespace: deployment.metadata.namespace.clone(),
+            labels: Some(labels),
+            owner_references: Some(vec![controller_reference(deployment)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ReplicaSetSpec {
+            // Scaled before it is written.
+            replicas: Some(0),
+            min_ready_seconds: spec.min_ready_seconds.filter(|seconds| *seconds != 0),
+            selector: LabelSelector { match_labels: Some(match_labels), match_expressions },
+            template: Some(template),
+        }),
+        status: None,
+    }
+}
+
+/// For tests and simulations: the ReplicaSets a plan writes, by the order of writes.
+pub fn written_sets(plan: &Plan) -> Vec<Arc<ReplicaSet>> {
+    plan.writes().filter_map(|write| write.object::<ReplicaSet>()).cloned().map(Arc::new).collect()
+}

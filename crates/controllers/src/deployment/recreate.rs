@@ -1,0 +1,56 @@
+//! The Recreate strategy: all old pods go before the first new one comes.
+
+use super::snapshot::{Roles, spec_of};
+use crate::cache::controller_of;
+use crate::pod;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use std::sync::Arc;
+
+/// Whether this is the Deployment's strategy.
+pub fn is_strategy_of(deployment: &Deployment) -> bool {
+    let strategy = spec_of(deployment).strategy.as_ref();
+    strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
+}
+
+/// Whether a new pod has to wait: an old ReplicaSet still has its size, or an old pod has not ended yet. A pod that
+/// is being deleted counts until it is gone.
+pub fn has_old_pods(roles: &Roles, pods: &[Arc<Pod>]) -> bool {
+    let new = roles.new.as_ref().map(|new| new.uid());
+    let is_old = |pod: &&Arc<Pod>| controller_of(&pod.metadata).is_some_and(|owner| Some(&*owner.uid) != new);
+    roles.old.iter().any(|set| set.size_before() > 0)
+        || pods.iter().filter(is_old).any(|pod| !pod::is_finished(pod))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deployment::snapshot::Set;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case::running("old", "Running", true)]
+    #[case::node_lost("old", "Unknown", true)]
+    #[case::failed("old", "Failed", false)]
+    #[case::succeeded("old", "Succeeded", false)]
+    #[case::of_the_new_set("new", "Running", false)]
+    fn a_new_pod_waits_for_old_ones_that_have_not_ended(
+        #[case] owner: &str,
+        #[case] phase: &str,
+        #[case] expected: bool,
+    ) {
+        let set = |uid: &str| {
+            let value =
+                json!({"metadata": {"name": uid, "uid": uid}, "spec": {"replicas": 0, "selector": {}}});
+            Set::existing(Arc::new(serde_json::from_value(value).unwrap()))
+        };
+        let pod = json!({
+            "metadata": {"ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": owner, "controller": true}]},
+            "status": {"phase": phase},
+        });
+        let roles = Roles { new: Some(set("new")), old: vec![set("old")] };
+        assert_eq!(has_old_pods(&roles, &[Arc::new(serde_json::from_value(pod).unwrap())]), expected);
+    }
+}

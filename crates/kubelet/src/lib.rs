@@ -1,1 +1,34 @@
-//! kubelet
+//! The kubelet: runs the pods bound to one node, and speaks for that node. It knows the cluster only through
+//! the Kubernetes API.
+//!
+//! * [`kubelet`]: the parts put together; [`config`] is what it is told, [`error`] how it can fail.
+//! * [`pod`]: one pod from its first sight to its end: *observe, plan, apply*.
+//! * [`probe`]: readiness, liveness and startup probes; [`hooks`]: postStart and preStop.
+//! * [`images`]: `imagePullPolicy`. [`volumes`]: one file per source.
+//! * [`node`]: the Node object, its status and lease.
+//! * [`logs`]: reading containers' logs. [`events`]: recording events.
+//! * [`cluster`]: what pods need of the API. [`clock`], [`quantity`], [`shared`]: what all rooms have at hand.
+//!
+//! Places left for later: exec, attach and port-forward beside [`logs`]; gRPC beside [`probe::tcp`];
+//! `projected` and `downwardAPI` in [`volumes`]; eviction in [`node`].
+
+mod clock;
+mod cluster;
+mod config;
+mod error;
+mod events;
+mod hooks;
+mod images;
+mod kubelet;
+mod logs;
+mod node;
+mod pod;
+mod probe;
+mod quantity;
+mod shared;
+mod volumes;
+
+pub use config::Config;
+pub use error::KubeletError;
+pub use kubelet::Kubelet;
+pub use logs::{LogError, LogOptions, LogStream};

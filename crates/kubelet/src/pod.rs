@@ -1,0 +1,30 @@
+//! One pod, from its first sight to its end.
+//!
+//! * [`snapshot`]: what is known; plain data.
+//! * [`plan`]: what to do about it, decided by [`start`], [`kill`], [`termination`]; pure.
+//! * [`status`]: what the API is told; pure, with [`container_status`] and [`conditions`].
+//! * [`outcome`]: what an action's result changes in the snapshot; pure.
+//! * [`worker`]: the task that observes, plans and applies; [`operations`] is what it can do.
+//! * [`manager`]: starts the workers, hands them what happens, adopts and cleans up.
+
+pub(crate) mod backoff;
+pub(crate) mod conditions;
+pub(crate) mod container_config;
+pub(crate) mod container_status;
+pub(crate) mod environment;
+pub(crate) mod etc_files;
+pub(crate) mod hash;
+pub(crate) mod kill;
+pub(crate) mod last_words;
+pub(crate) mod manager;
+pub(crate) mod messages;
+pub(crate) mod operations;
+pub(crate) mod outcome;
+pub(crate) mod plan;
+pub(crate) mod qos;
+pub(crate) mod snapshot;
+pub(crate) mod start;
+pub(crate) mod status;
+pub(crate) mod termination;
+pub(crate) mod view;
+pub(crate) mod worker;

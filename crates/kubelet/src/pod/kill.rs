@@ -1,0 +1,121 @@
+//! Stopping a container: preStop hook, stop signal, SIGKILL at the deadline.
+
+use super::plan::{Action, Planner};
+use super::snapshot::{ContainerFacts, Kill, KillReason};
+use crate::clock::later;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use sagong_runtime::ContainerState;
+use std::time::Duration;
+
+/// What a container gets after its preStop hook even if that used up the grace period, as upstream gives it.
+const AFTER_HOOK: Duration = Duration::from_secs(2);
+/// How long to wait for a killed container before it is killed again.
+const KILL_AGAIN: Duration = Duration::from_secs(10);
+/// SIGKILL.
+pub(crate) const SIGKILL: i32 = 9;
+
+impl Kill {
+    /// A stop that begins at `now` and may take `grace`.
+    pub(crate) fn new(reason: KillReason, spec: Option<&Container>, now: Timestamp, grace: Duration) -> Kill {
+        let hook = spec.and_then(|spec| spec.lifecycle.as_ref()?.pre_stop.as_ref());
+        Kill {
+            reason,
+            deadline: later(now, grace),
+            at_once: grace.is_zero(),
+            hook_done: hook.is_none(),
+            signalled: None,
+            killed: None,
+        }
+    }
+
+    fn kill_at(&self, has_hook: bool) -> Timestamp {
+        match self.signalled {
+            Some(at) if has_hook => self.deadline.max(later(at, AFTER_HOOK)),
+            _ => self.deadline,
+        }
+    }
+}
+
+/// Goes on with all stops that have begun.
+pub(crate) fn go_on(planner: &mut Planner<'_>) {
+    let snapshot = planner.snapshot;
+    for (name, facts) in &snapshot.containers {
+        step(planner, name, facts);
+    }
+}
+
+/// Begins to stop everything that lives and goes on with it, main containers before sidecars.
+pub(crate) fn stop_all(planner: &mut Planner<'_>, grace: Duration) {
+    let snapshot = planner.snapshot;
+    let sidecars: Vec<&str> = snapshot
+        .init_containers()
+        .iter()
+        .filter(|c| super::snapshot::is_sidecar(c))
+        .map(|c| c.name.as_str())
+        .collect();
+    let alive = |name: &str| snapshot.facts(name).is_some_and(ContainerFacts::is_alive);
+    let mut targets: Vec<&str> = snapshot
+        .containers
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !sidecars.contains(name) && alive(name))
+        .collect();
+    if grace.is_zero() {
+        targets.extend(sidecars.iter().filter(|name| alive(name)));
+    } else if targets.is_empty() {
+        // Sidecars stop one after the other, in the reverse of the order they started in.
+        targets.extend(sidecars.iter().rev().find(|name| alive(name)));
+    }
+    for name in targets {
+        let kill = snapshot.facts(name).and_then(|facts| facts.kill.as_ref());
+        let sooner = kill.is_some_and(|kill| grace.is_zero() && !kill.at_once);
+        if kill.is_none() || sooner {
+            let spec = snapshot.container_spec(name);
+            let kill = Kill::new(KillReason::PodEnds, spec, planner.now, grace);
+            planner.act(Action::BeginKill { container: name.to_owned(), kill });
+        }
+    }
+    go_on(planner);
+}
+
+/// The next step in stopping one container.
+fn step(planner: &mut Planner<'_>, name: &str, facts: &ContainerFacts) {
+    let (Some(kill), Some(instance)) = (&facts.kill, &facts.current) else { return };
+    match instance.state {
+        ContainerState::Exited { .. } => return,
+        // There is no process yet, so there is nobody to be polite to.
+        ContainerState::Created => {
+            return planner.act(Action::Remove { container: name.to_owned(), instance: instance.clone() });
+        }
+        ContainerState::Running { .. } => {}
+    }
+    let has_hook = planner
+        .snapshot
+        .container_spec(name)
+        .is_some_and(|spec| spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()));
+    let ends =
+        planner.snapshot.termination.as_ref().map_or(Timestamp::MAX, |termination| termination.deadline);
+    let kill_at = kill.kill_at(has_hook).min(if has_hook { later(ends, AFTER_HOOK) } else { ends });
+    let signal = |planner: &mut Planner<'_>, signal| {
+        planner.act(Action::Signal { container: name.to_owned(), id: instance.id.clone(), signal });
+    };
+    if let Some(killed) = kill.killed {
+        let again = later(killed, KILL_AGAIN);
+        if again <= planner.now {
+            signal(planner, SIGKILL);
+        }
+        return planner.look(again);
+    }
+    let hook_runs = !kill.hook_done && !kill.at_once;
+    if kill.at_once || (planner.now >= kill_at && !hook_runs) {
+        return signal(planner, SIGKILL);
+    }
+    if hook_runs {
+        let deadline = kill.deadline.min(ends);
+        planner.act(Action::RunPreStop { container: name.to_owned(), id: instance.id.clone(), deadline });
+    } else if kill.signalled.is_none() {
+        signal(planner, instance.stop_signal);
+    }
+    planner.look(kill_at);
+}

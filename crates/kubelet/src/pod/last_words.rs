@@ -1,0 +1,65 @@
+//! `status.containerStatuses[].state.terminated.message`: what a container left behind when it ended.
+
+use k8s_openapi::api::core::v1::Container;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Most bytes of a message, as upstream cuts it.
+const FILE_LIMIT: u64 = 4096;
+/// Most bytes of a message made from the log.
+const LOG_LIMIT: usize = 2048;
+/// Most lines of a message made from the log.
+const LOG_LINES: usize = 80;
+
+/// The message in the file, or with `FallbackToLogsOnError` the end of the log of a container that failed;
+/// None if there is none.
+pub(crate) fn read(spec: &Container, exit_code: i32, file: &Path, log: &Path) -> Option<String> {
+    let text = tail(file, FILE_LIMIT).unwrap_or_default();
+    if !text.is_empty() {
+        return Some(text);
+    }
+    let fall_back =
+        spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && exit_code != 0;
+    fall_back.then(|| log_end(&tail(log, 4 * FILE_LIMIT)?)).flatten()
+}
+
+fn tail(path: &Path, limit: u64) -> Option<String> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The last lines of a CRI log, without times and streams.
+fn log_end(log: &str) -> Option<String> {
+    let lines: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let mut text: String =
+        lines[lines.len().saturating_sub(LOG_LINES)..].iter().flat_map(|line| [line, "\n"]).collect();
+    while text.len() > LOG_LIMIT {
+        let first = text.chars().next().map_or(1, char::len_utf8);
+        text.drain(..first.max(text.floor_char_boundary(text.len() - LOG_LIMIT)));
+    }
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_used_only_by_policy_and_after_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, log) = (dir.path().join("message"), dir.path().join("0.log"));
+        std::fs::write(&file, "").unwrap();
+        std::fs::write(&log, "2025-01-01T00:00:00Z stderr F boom\n").unwrap();
+        let mut spec = Container::default();
+        assert_eq!(read(&spec, 1, &file, &log), None);
+        spec.termination_message_policy = Some("FallbackToLogsOnError".into());
+        assert_eq!(read(&spec, 0, &file, &log), None);
+        assert_eq!(read(&spec, 1, &file, &log).as_deref(), Some("boom\n"));
+        std::fs::write(&file, "own words").unwrap();
+        assert_eq!(read(&spec, 1, &file, &log).as_deref(), Some("own words"));
+    }
+}

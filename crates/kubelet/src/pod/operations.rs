@@ -1,0 +1,535 @@
+//! What a pod's worker can do: one function per operation. Each talks to the runtime, the images, the network
+//! and the API, and gives an [`Outcome`]; none of them decides anything.
+
+use super::container_config::{self, Parts, mount_key};
+use super::environment::{self, Sources};
+use super::outcome::Outcome;
+use super::plan::Action;
+use super::snapshot::{Instance, PodSnapshot, SandboxFacts, StartFailure};
+use super::{etc_files, qos};
+use crate::clock::between;
+use crate::cluster::ClusterError;
+use crate::events::Severity::{Normal, Warning};
+use crate::shared::Shared;
+use crate::{hooks, images, volumes};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
+use sagong_image::Image;
+use sagong_runtime::{ContainerState, Mount, RuntimeError, SandboxConfig};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long withdrawing a pod may take; afterwards it is stopped although requests may still arrive.
+const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
+/// First and longest pause between two looks at a pod's connections.
+const DRAIN_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// What operations know of their pod: a part of the snapshot, copied when they begin.
+#[derive(Clone)]
+pub(crate) struct Context {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    address: Option<IpAddr>,
+    sandbox_id: Option<String>,
+    host_ips: Vec<IpAddr>,
+}
+
+impl Context {
+    /// The part of a snapshot that operations need.
+    pub(crate) fn new(shared: &Arc<Shared>, snapshot: &PodSnapshot) -> Self {
+        Context {
+            shared: shared.clone(),
+            pod: snapshot.pod.clone(),
+            address: environment::pod_ip(snapshot),
+            sandbox_id: snapshot.sandbox.as_ref().map(|sandbox| sandbox.id.clone()),
+            host_ips: snapshot.host_ips.clone(),
+        }
+    }
+
+    /// Does what an action says. Actions that take no time are the worker's.
+    pub(crate) async fn run(self, action: Action) -> Outcome {
+        match action {
+            Action::MakeSandbox { attempt, replaces } => self.make_sandbox(attempt, replaces).await,
+            Action::PrepareVolumes => self.prepare_volumes().await,
+            Action::EnsureImage { container } => match self.spec(&container) {
+                Some(spec) => Outcome::Image(images::ensure(&self.shared, &self.pod, spec).await),
+                None => Outcome::Failed,
+            },
+            Action::StartContainer { container, attempt, image } => {
+                self.start(&container, attempt, &image).await
+            }
+            Action::RunPreStop { container, id, deadline } => self.pre_stop(&container, &id, deadline).await,
+            Action::Signal { id, signal, .. } => self.signal(&id, signal).await,
+            Action::Remove { container, instance } => self.remove(&container, &instance).await,
+            Action::Withdraw { address } => self.withdraw(address).await,
+            Action::Drain { address, netns, until } => self.drain(address, &netns, until).await,
+            Action::StopSandbox { id, address } => self.stop_sandbox(&id, address).await,
+            Action::Clean => self.clean().await,
+            Action::PatchStatus(patch) => self.patch_status(patch).await,
+            Action::Delete => self.delete().await,
+            Action::BeginKill { .. } | Action::Announce { .. } => Outcome::Failed,
+        }
+    }
+
+    fn spec(&self, name: &str) -> Option<&ContainerSpec> {
+        let spec = self.pod.spec.as_ref()?;
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|spec| spec.name == name)
+    }
+
+    fn name(&self) -> (&str, &str, &str) {
+        let meta = &self.pod.metadata;
+        (
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+            meta.uid.as_deref().unwrap_or_default(),
+        )
+    }
+
+    fn pod_dir(&self) -> PathBuf {
+        self.shared.config.pod_dir(self.name().2)
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        let (namespace, name, uid) = self.name();
+        self.shared.config.log_dir(namespace, name, uid)
+    }
+
+    async fn make_sandbox(&self, attempt: u32, replaces: Option<(String, Option<IpAddr>)>) -> Outcome {
+        let made = async {
+            if let Some((old, address)) = replaces {
+                self.release(&old, address).await?;
+                ignoring_absence(self.shared.runtime.remove_sandbox(&old).await)?;
+            }
+            self.new_sandbox(attempt).await
+        };
+        match made.await {
+            Ok(sandbox) => Outcome::Sandbox(sandbox),
+            Err(message) => {
+                let message = format!("Failed to create pod sandbox: {message}");
+                tracing::warn!(pod = %super::messages::pod_name(&self.pod), "{message}");
+                self.shared.recorder.pod(&self.pod, Warning, "FailedCreatePodSandBox", message);
+                Outcome::Failed
+            }
+        }
+    }
+
+    async fn new_sandbox(&self, attempt: u32) -> Result<SandboxFacts, String> {
+        let config = self.sandbox_config(attempt);
+        let mut annotations = config.annotations.clone();
+        let runtime = &self.shared.runtime;
+        let sandbox = runtime.run_sandbox(config).await.map_err(|error| error.to_string())?;
+        let attached = async {
+            let Some(netns) = &sandbox.network_namespace else { return Ok(None) };
+            let address =
+                self.shared.network.attach(&sandbox.id, netns).await.map_err(|error| error.to_string())?;
+            // Only now the address is found again after a crash; one lost before is freed by adoption.
+            annotations.insert(container_config::POD_IP.into(), address.to_string());
+            runtime.annotate_sandbox(&sandbox.id, annotations).await.map_err(|error| error.to_string())?;
+            Ok(Some(address))
+        };
+        match attached.await {
+            Ok(address) => Ok(SandboxFacts {
+                id: sandbox.id,
+                attempt,
+                ready: true,
+                address,
+                netns: sandbox.network_namespace,
+            }),
+            Err(error) => {
+                let _ = self.shared.network.detach(&sandbox.id).await;
+                let _ = runtime.remove_sandbox(&sandbox.id).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn sandbox_config(&self, attempt: u32) -> SandboxConfig {
+        let (namespace, name, uid) = self.name();
+        let spec = self.pod.spec.as_ref();
+        let sysctls = spec.and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
+        SandboxConfig {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: uid.into(),
+            attempt,
+            hostname: etc_files::hostname(&self.pod),
+            host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+            host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+            sysctls: sysctls.into_iter().flatten().map(|it| (it.name.clone(), it.value.clone())).collect(),
+            cgroup_parent: qos::cgroup_parent(&self.pod),
+            log_directory: self.log_dir(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    async fn prepare_volumes(&self) -> Outcome {
+        match volumes::make(&self.shared, &self.pod).await {
+            Ok(()) => Outcome::Volumes,
+            Err(message) => {
+                self.shared.recorder.pod(&self.pod, Warning, "FailedMount", message);
+                Outcome::Failed
+            }
+        }
+    }
+
+    async fn start(&self, name: &str, attempt: u32, image: &Image) -> Outcome {
+        let Some(spec) = self.spec(name) else { return Outcome::Failed };
+        let failure = |(reason, message): (&'static str, String)| {
+            self.shared.recorder.container(&self.pod, name, Warning, "Failed", format!("Error: {message}"));
+            Some(StartFailure { reason, message, at: self.shared.clock.now() })
+        };
+        let created = match self.create(spec, attempt, image).await {
+            Ok(created) => created,
+            Err(error) => return Outcome::Started { instance: None, failure: failure(error) },
+        };
+        let recorder = &self.shared.recorder;
+        recorder.container(&self.pod, name, Normal, "Created", format!("Created container: {name}"));
+        if let Err(error) = self.shared.runtime.start_container(&created.id).await {
+            let message = error.to_string();
+            let instance = Instance { state: self.failed_start(&created, &message).await, ..created };
+            return Outcome::Started {
+                instance: Some(instance),
+                failure: failure(("RunContainerError", message)),
+            };
+        }
+        recorder.container(&self.pod, name, Normal, "Started", format!("Started container {name}"));
+        let instance = self.look_at(created).await;
+        let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        let mut post_start_failure = None;
+        if let Some(hook) = hook {
+            let ran =
+                hooks::run(hook, &self.shared, spec, &instance.id, self.address, Duration::from_secs(600))
+                    .await;
+            if let Err(message) = ran {
+                recorder.container(&self.pod, name, Warning, "FailedPostStartHook", "PostStartHook failed");
+                let at = self.shared.clock.now();
+                post_start_failure = Some(StartFailure { reason: "PostStartHookError", message, at });
+            }
+        }
+        Outcome::Started { instance: Some(instance), failure: post_start_failure }
+    }
+
+    async fn create(
+        &self,
+        spec: &ContainerSpec,
+        attempt: u32,
+        image: &Image,
+    ) -> Result<Instance, (&'static str, String)> {
+        let config_error = |message| ("CreateContainerConfigError", message);
+        let create_error = |message: String| ("CreateContainerError", message);
+        let sandbox_id =
+            self.sandbox_id.as_deref().ok_or_else(|| create_error("pod has no sandbox".into()))?;
+        let sources = self.sources(spec).await.map_err(config_error)?;
+        let env = environment::resolve(&self.pod, spec, &sources).map_err(config_error)?;
+        let mounts = self.mounts(spec, attempt, &env).map_err(config_error)?;
+        let key = mount_key(self.name().2, &spec.name, attempt);
+        let root = self
+            .shared
+            .images
+            .mount(&image.id, &key)
+            .await
+            .map_err(|error| create_error(error.to_string()))?;
+        let config = container_config::build(Parts {
+            pod: &self.pod,
+            spec,
+            attempt,
+            image,
+            root,
+            env,
+            mounts,
+            hostname: etc_files::hostname(&self.pod),
+            node_memory: self.shared.node_memory,
+        });
+        let created = match config {
+            Ok(config) => {
+                let made = self.shared.runtime.create_container(sandbox_id, config).await;
+                made.map_err(|error| create_error(error.to_string()))
+            }
+            Err(error) => Err(error),
+        };
+        match created {
+            Ok(container) => Ok(Instance::from_runtime(&container)),
+            Err(error) => {
+                if let Err(error) = self.shared.images.unmount(&key).await {
+                    tracing::warn!(%error, key, "file system of a container that was not created stays mounted");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn sources(&self, spec: &ContainerSpec) -> Result<Sources, String> {
+        let (namespace, ..) = self.name();
+        let cluster = &self.shared.cluster;
+        let (config_maps, secrets) = environment::references(spec);
+        let mut sources = Sources {
+            services: cluster.services(namespace).await,
+            pod_ip: self.address,
+            host_ips: self.host_ips.clone(),
+            node: BTreeMap::from([
+                ("memory".into(), i128::from(self.shared.node_memory) * 1000),
+                ("cpu".into(), i128::from(crate::node::cpus()) * 1000),
+            ]),
+            ..Default::default()
+        };
+        for name in config_maps {
+            let found = cluster.config_map(namespace, &name).await.map_err(|error| error.to_string())?;
+            sources.config_maps.insert(name, found);
+        }
+        for name in secrets {
+            let found = cluster.secret(namespace, &name).await.map_err(|error| error.to_string())?;
+            sources.secrets.insert(name, found);
+        }
+        Ok(sources)
+    }
+
+    /// Volumes, the files in `/etc` and the termination message file, unless volumes are mounted there.
+    fn mounts(
+        &self,
+        spec: &ContainerSpec,
+        attempt: u32,
+        env: &[(String, String)],
+    ) -> Result<Vec<Mount>, String> {
+        let dir = self.pod_dir();
+        etc_files::write(&dir, &self.pod, &self.shared.config, self.address)?;
+        let logs = self.log_dir().join(&spec.name);
+        std::fs::create_dir_all(&logs).map_err(|error| format!("creating {}: {error}", logs.display()))?;
+        let message = message_file(&dir, &spec.name, attempt);
+        write_empty(&message)?;
+        let values = env.iter().cloned().collect();
+        let mut mounts = volumes::mounts(&dir, &self.pod, spec, &values)?;
+        let message_path = spec.termination_message_path.clone();
+        let message_path =
+            message_path.filter(|path| !path.is_empty()).unwrap_or("/dev/termination-log".into());
+        let files = [
+            ("/etc/hosts".to_owned(), dir.join("etc-hosts")),
+            ("/etc/hostname".to_owned(), dir.join("hostname")),
+            ("/etc/resolv.conf".to_owned(), dir.join("resolv.conf")),
+            (message_path, message),
+        ];
+        for (container_path, host_path) in files {
+            if mounts.iter().all(|mount| mount.container_path != container_path) {
+                mounts.push(Mount { container_path, host_path, read_only: false });
+            }
+        }
+        Ok(mounts)
+    }
+
+    /// The state of a container that was just started; it may have ended already.
+    async fn look_at(&self, created: Instance) -> Instance {
+        let listed = self.shared.runtime.list_containers().await;
+        if let Err(error) = &listed {
+            tracing::warn!(%error, "containers not listed after a start");
+        }
+        let found = listed.ok().and_then(|all| all.into_iter().find(|container| container.id == created.id));
+        let state = match found {
+            Some(container) if container.state != ContainerState::Created => container.state,
+            _ => ContainerState::Running { started: self.shared.clock.now(), pid: 0 },
+        };
+        Instance { state, ..created }
+    }
+
+    /// The state of a container that did not start: as the runtime has it, or as upstream shows it.
+    async fn failed_start(&self, created: &Instance, message: &str) -> ContainerState {
+        let listed = self.shared.runtime.list_containers().await.unwrap_or_default();
+        let found = listed.into_iter().find(|container| container.id == created.id);
+        match found.map(|container| container.state) {
+            Some(state @ ContainerState::Exited { .. }) => state,
+            _ => ContainerState::Exited {
+                started: None,
+                finished: self.shared.clock.now(),
+                exit_code: 128,
+                signal: 0,
+                reason: "StartError".into(),
+                message: message.into(),
+            },
+        }
+    }
+
+    async fn pre_stop(&self, name: &str, id: &str, deadline: Timestamp) -> Outcome {
+        let spec = self.spec(name);
+        let hook = spec.and_then(|spec| spec.lifecycle.as_ref()?.pre_stop.as_ref());
+        if let (Some(spec), Some(hook)) = (spec, hook) {
+            let limit = between(self.shared.clock.now(), deadline);
+            if let Err(error) = hooks::run(hook, &self.shared, spec, id, self.address, limit).await {
+                tracing::debug!(container = name, error, "preStop hook failed");
+                self.shared.recorder.container(
+                    &self.pod,
+                    name,
+                    Warning,
+                    "FailedPreStopHook",
+                    "PreStopHook failed",
+                );
+            }
+        }
+        Outcome::HookDone
+    }
+
+    async fn signal(&self, id: &str, signal: i32) -> Outcome {
+        match self.shared.runtime.signal_container(id, signal).await {
+            Ok(()) | Err(RuntimeError::NotFound(_)) => Outcome::Signalled(signal),
+            Err(error) => {
+                tracing::warn!(%error, signal, "container not signalled");
+                Outcome::Failed
+            }
+        }
+    }
+
+    async fn remove(&self, name: &str, instance: &Instance) -> Outcome {
+        let key = mount_key(self.name().2, name, instance.attempt);
+        let removed = async {
+            ignoring_absence(self.shared.runtime.remove_container(&instance.id).await)?;
+            self.shared.images.unmount(&key).await.map_err(|error| error.to_string())
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(error, container = name, "old container not removed");
+            return Outcome::Failed;
+        }
+        // Neither has to be there.
+        let _ = std::fs::remove_file(self.log_dir().join(container_config::log_path(name, instance.attempt)));
+        let _ = std::fs::remove_file(message_file(&self.pod_dir(), name, instance.attempt));
+        Outcome::Removed
+    }
+
+    async fn withdraw(&self, address: IpAddr) -> Outcome {
+        match tokio::time::timeout(WITHDRAW_LIMIT, self.shared.data_plane.withdraw(address)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, %address, "pod not withdrawn before its stop"),
+            Err(_) => tracing::warn!(%address, "withdrawing the pod took too long"),
+        }
+        Outcome::Withdrawn
+    }
+
+    /// Waits until the pod has no connection: seen twice, so that one just handed on is not missed.
+    async fn drain(&self, address: IpAddr, netns: &Path, until: Timestamp) -> Outcome {
+        let (mut pause, longest) = DRAIN_PAUSES;
+        let mut zeros = 0;
+        while self.shared.clock.now() < until {
+            match self.shared.data_plane.connections(address, netns).await {
+                Ok(0) => {
+                    zeros += 1;
+                    pause = DRAIN_PAUSES.0;
+                }
+                Ok(_) => zeros = 0,
+                Err(error) => {
+                    tracing::warn!(%error, %address, "connections of the pod not counted");
+                    break;
+                }
+            }
+            if zeros == 2 {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(longest);
+        }
+        Outcome::Drained
+    }
+
+    async fn stop_sandbox(&self, id: &str, address: Option<IpAddr>) -> Outcome {
+        if id.is_empty() {
+            return Outcome::SandboxStopped;
+        }
+        match self.release(id, address).await {
+            Ok(()) => Outcome::SandboxStopped,
+            Err(error) => {
+                tracing::warn!(error, sandbox = id, "sandbox not stopped");
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// Stops a sandbox and gives its address back.
+    async fn release(&self, id: &str, address: Option<IpAddr>) -> Result<(), String> {
+        ignoring_absence(self.shared.runtime.stop_sandbox(id).await)?;
+        self.shared.network.detach(id).await.map_err(|error| error.to_string())?;
+        if let Some(address) = address {
+            self.shared.data_plane.restore(address);
+        }
+        Ok(())
+    }
+
+    async fn clean(&self) -> Outcome {
+        let (_, _, uid) = self.name();
+        match clean(&self.shared, uid, self.sandbox_id.as_deref(), &self.log_dir()).await {
+            Ok(()) => Outcome::Cleaned,
+            Err(error) => {
+                tracing::warn!(error, pod = %super::messages::pod_name(&self.pod), "pod not cleaned up");
+                Outcome::Failed
+            }
+        }
+    }
+
+    async fn patch_status(&self, patch: Value) -> Outcome {
+        let (namespace, name, _) = self.name();
+        match self.shared.cluster.patch_pod_status(namespace, name, &patch).await {
+            Ok(pod) => Outcome::Patched { patch, pod: Box::new(pod) },
+            Err(ClusterError::NotFound(_)) => Outcome::Gone,
+            Err(error) => {
+                tracing::warn!(%error, "pod status not written");
+                Outcome::Failed
+            }
+        }
+    }
+
+    async fn delete(&self) -> Outcome {
+        let (namespace, name, uid) = self.name();
+        match self.shared.cluster.delete_pod(namespace, name, uid).await {
+            Ok(()) | Err(ClusterError::NotFound(_)) => Outcome::Deleted,
+            Err(error) => {
+                tracing::warn!(%error, "pod not deleted");
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// Removes all that a pod left on the node: containers, file systems, volumes, logs.
+pub(crate) async fn clean(
+    shared: &Shared,
+    uid: &str,
+    sandbox: Option<&str>,
+    log_dir: &Path,
+) -> Result<(), String> {
+    if let Some(sandbox) = sandbox {
+        ignoring_absence(shared.runtime.remove_sandbox(sandbox).await)?;
+    }
+    let prefix = format!("{uid}_");
+    let mounted = shared.images.mounted().await.map_err(|error| error.to_string())?;
+    for key in mounted.iter().filter(|key| key.starts_with(&prefix)) {
+        shared.images.unmount(key).await.map_err(|error| error.to_string())?;
+    }
+    match std::fs::remove_dir_all(log_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("removing {}: {error}", log_dir.display()));
+        }
+        _ => {}
+    }
+    volumes::remove(&shared.config.pod_dir(uid))
+}
+
+/// Where a run of a container leaves its last words.
+pub(crate) fn message_file(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
+    pod_dir.join("messages").join(format!("{container}-{attempt}"))
+}
+
+fn write_empty(path: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("creating {}: {error}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(path, "").map_err(failed)?;
+    // Whatever user the container runs as may write it.
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(path, all).map_err(failed)
+}
+
+fn ignoring_absence(result: Result<(), RuntimeError>) -> Result<(), String> {
+    match result {
+        Ok(()) | Err(RuntimeError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}

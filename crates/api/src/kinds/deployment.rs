@@ -248,3 +248,6 @@ fn validate_status(new: &Deployment, old: &Deployment) -> Errors {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,3 +191,6 @@ fn keep_qos_class(new: &mut Pod, old: &Pod) {
         status.qos_class = old_class;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,6 @@ fn validate_status(set: &ReplicaSet) -> Errors {
     errors.extend(workload::validate_labeled(status.fully_labeled_replicas, counts, &path));
     errors
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,3 +177,6 @@ fn validate_status(controller: &ReplicationController) -> Errors {
     errors.extend(workload::validate_labeled(status.fully_labeled_replicas, counts, &path));
     errors
 }
+
+#[cfg(test)]
+mod tests;

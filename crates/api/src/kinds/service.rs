@@ -123,3 +123,6 @@ const COLUMNS: &[Column] = &[
     AGE,
     wide(string("Selector", "The labels of the pods behind the service (spec.selector).")),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -193,3 +193,6 @@ pub(crate) fn one_of_if_given(value: &Option<String>, supported: &[&str], path: 
     let value = value.as_deref()?;
     (!supported.contains(&value)).then(|| field::not_supported(path, value, supported))
 }
+
+#[cfg(test)]
+mod tests;

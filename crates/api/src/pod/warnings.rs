@@ -4,9 +4,9 @@ use super::validate::{list, text};
 use crate::field::Path;
 use crate::name;
 use crate::quantity::Amount;
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, Pod, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Node labels that were renamed, with the version that did and the new name.
 const RENAMED_LABELS: &[(&str, &str, &str)] = &[
@@ -72,12 +72,13 @@ fn of_spec(spec: &PodSpec, path: &Path) -> Vec<String> {
     for (index, volume) in list(&spec.volumes).iter().enumerate() {
         warnings.extend(of_volume(volume, &path.child("volumes").index(index)));
     }
+    warnings.extend(of_containers(list(&spec.init_containers), &path.child("initContainers")));
+    warnings.extend(of_containers(&spec.containers, &path.child("containers")));
+    warnings.extend(of_ports(spec, path));
     if spec.termination_grace_period_seconds.is_some_and(|seconds| seconds < 0) {
         let at = path.child("terminationGracePeriodSeconds");
         warnings.push(format!("{at}: must be >= 0; negative values are invalid and will be treated as 1"));
     }
-    warnings.extend(of_containers(list(&spec.init_containers), &path.child("initContainers")));
-    warnings.extend(of_containers(&spec.containers, &path.child("containers")));
     warnings
 }
 
@@ -116,7 +117,6 @@ fn of_containers(containers: &[Container], path: &Path) -> Vec<String> {
         warnings.extend(of_resources(container, &at.child("resources")));
         warnings.extend(of_env(list(&container.env), &at.child("env")));
     }
-    warnings.extend(of_ports(containers, path));
     warnings
 }
 
@@ -137,52 +137,74 @@ fn of_resources(container: &Container, path: &Path) -> Vec<String> {
     warnings
 }
 
-/// A variable that is set twice has the last value, but `kubectl apply` may drop one of the two.
+/// A variable that is set twice has the last value, but `kubectl apply` may drop one of the two. A value
+/// that adds to the one before is meant so.
 fn of_env(variables: &[EnvVar], path: &Path) -> Vec<String> {
-    repeats(variables.iter().map(|variable| variable.name.as_str()), |index, name| {
-        let at = path.index(index);
-        // A second value that uses the first is meant so.
-        let refers = text(&variables[index].value).contains(&format!("$({name})"));
-        match refers {
-            true => String::new(),
-            false => {
-                format!(
-                    "{at}: hides previous definition of \"{name}\", which may be dropped when using apply"
-                )
-            }
+    let mut warnings = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, variable) in variables.iter().enumerate() {
+        let name = variable.name.as_str();
+        let (reference, value) = (format!("$({name})"), text(&variable.value));
+        let is_addition = value.contains(&reference) && value != reference;
+        if !seen.insert(name) && !is_addition {
+            warnings.push(format!(
+                "{}: hides previous definition of \"{name}\", which may be dropped when using apply",
+                path.index(index)
+            ));
         }
-    })
-    .into_iter()
-    .filter(|warning| !warning.is_empty())
-    .collect()
+    }
+    warnings
 }
 
-fn of_ports(containers: &[Container], path: &Path) -> Vec<String> {
+/// A port of a container, and where it is.
+type Place<'a> = (&'a ContainerPort, Path);
+
+fn of_ports(spec: &PodSpec, path: &Path) -> Vec<String> {
     let mut warnings = Vec::new();
-    let mut seen: BTreeMap<(i32, &str, i32, &str), Path> = BTreeMap::new();
-    let mut names: BTreeMap<&str, Path> = BTreeMap::new();
-    for (index, container) in containers.iter().enumerate() {
-        let ports_at = path.index(index).child("ports");
-        for (index, port) in list(&container.ports).iter().enumerate() {
-            let at = ports_at.index(index);
-            let key =
-                (port.container_port, text(&port.protocol), port.host_port.unwrap_or(0), text(&port.host_ip));
-            match seen.get(&key) {
-                Some(first) => warnings.push(format!("{at}: duplicate port definition with {first}")),
-                None => drop(seen.insert(key, at.clone())),
-            }
-            let name = text(&port.name);
-            match names.get(name) {
-                _ if name.is_empty() => {}
-                Some(first) => warnings.push(format!(
-                    "{at}: duplicate port name \"{name}\" with {first}, services and probes that select ports \
-                     by name will use {first}"
-                )),
-                None => drop(names.insert(name, at)),
+    let mut places: Vec<Place> = Vec::new();
+    let lists = [
+        (list(&spec.init_containers), path.child("initContainers")),
+        (spec.containers.as_slice(), path.child("containers")),
+    ];
+    for (containers, at) in &lists {
+        for (index, container) in containers.iter().enumerate() {
+            let at = at.index(index).child("ports");
+            for (index, port) in list(&container.ports).iter().enumerate() {
+                let place = (port, at.index(index));
+                warnings.extend(places.iter().filter_map(|other| of_two_ports(&place, other)));
+                warnings.extend(of_port_name(&place, &places));
+                places.push(place);
             }
         }
     }
     warnings
+}
+
+fn of_two_ports((port, at): &Place, (other, other_at): &Place) -> Option<String> {
+    if (port.container_port, &port.protocol) != (other.container_port, &other.protocol) {
+        return None;
+    }
+    let (number, other_number) = (port.host_port.unwrap_or(0), other.host_port.unwrap_or(0));
+    let (address, other_address) = (text(&port.host_ip), text(&other.host_ip));
+    let how = if (number, address) == (other_number, other_address) {
+        "duplicate"
+    } else if number == 0 || other_number == 0 {
+        "overlapping"
+    } else if number == other_number && address.is_empty() != other_address.is_empty() {
+        "dangerously ambiguous"
+    } else {
+        return None;
+    };
+    Some(format!("{at}: {how} port definition with {other_at}"))
+}
+
+fn of_port_name((port, at): &Place, places: &[Place]) -> Option<String> {
+    let name = text(&port.name);
+    let (_, first) = places.iter().find(|(other, _)| !name.is_empty() && text(&other.name) == name)?;
+    Some(format!(
+        "{at}: duplicate port name \"{name}\" with {first}, services and probes that select ports by name will \
+         use {first}"
+    ))
 }
 
 /// What `warn` says about each value that was there before.
@@ -191,8 +213,11 @@ fn repeats<'a>(
     mut warn: impl FnMut(usize, &'a str) -> String,
 ) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    values
-        .enumerate()
-        .filter_map(|(index, value)| (!value.is_empty() && !seen.insert(value)).then(|| warn(index, value)))
-        .collect()
+    let mut warnings = Vec::new();
+    for (index, value) in values.enumerate() {
+        if !value.is_empty() && !seen.insert(value) {
+            warnings.push(warn(index, value));
+        }
+    }
+    warnings
 }

@@ -24,6 +24,7 @@ mod namespaces;
 mod negotiate;
 pub mod pki;
 pub mod pods;
+mod protobuf;
 mod query;
 mod resources;
 mod rest;

@@ -212,7 +212,8 @@ async fn bodies_may_be_yaml_must_be_readable_and_not_too_large() {
     let (code, _, text) = server.request("POST", MAPS, &json, vec![b' '; 3 * 1024 * 1024 + 1]).await;
     assert_eq!(code, 413, "{text}");
     let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
-    assert_eq!(server.request("POST", MAPS, &protobuf, "k8s").await.0, 415);
+    assert_eq!(server.request("POST", MAPS, &protobuf, "k8s").await.0, 400);
+    assert_eq!(server.request("POST", MAPS, &[("content-type", "text/csv")], "a,b").await.0, 415);
     let accept = [("accept", "application/vnd.kubernetes.protobuf")];
     assert_eq!(server.request("GET", MAPS, &accept, "").await.0, 406);
     let patch = [("content-type", "application/json")];

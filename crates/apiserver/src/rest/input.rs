@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::protobuf;
 use crate::resources::Resource;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -38,7 +39,7 @@ impl FieldValidation {
 }
 
 /// The media types bodies may have.
-const ACCEPTED: &str = "application/json, application/yaml";
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// The media type of a request, without parameters; JSON when not given.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
@@ -52,6 +53,9 @@ pub(crate) fn to_json(headers: &HeaderMap, body: &Bytes) -> Outcome<Bytes> {
     match media_type(headers) {
         "application/json" | "text/json" | "*/*" => Ok(body.clone()),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml_to_json(body),
+        "application/vnd.kubernetes.protobuf" => {
+            Ok(protobuf::to_json(body).map_err(|error| Failure::bad_request(error.to_string()))?)
+        }
         _ => Err(ApiError::UnsupportedMediaType(ACCEPTED.into()).into()),
     }
 }

@@ -137,8 +137,7 @@ pub fn too_long(path: &Path, max: usize) -> FieldError {
 
 /// `Too many: GIVEN: must have at most MAX items`.
 pub fn too_many(path: &Path, given: usize, max: usize) -> FieldError {
-    let items = if max == 1 { "item" } else { "items" };
-    let message = format!("Too many: {given}: must have at most {max} {items}");
+    let message = format!("Too many: {given}: must have at most {max} items");
     FieldError { path: path.clone(), cause: Cause::TooMany, message }
 }
 

@@ -123,13 +123,13 @@ fn validate_owner(owner: &OwnerReference, path: &Path) -> Errors {
         errors.push(field::invalid(&version_at, &owner.api_version, "version must not be empty"));
     }
     if owner.kind.is_empty() {
-        errors.push(field::invalid(&path.child("kind"), &owner.kind, "must not be empty"));
+        errors.push(field::invalid(&path.child("kind"), &owner.kind, "kind must not be empty"));
     }
     if owner.name.is_empty() {
-        errors.push(field::invalid(&path.child("name"), &owner.name, "must not be empty"));
+        errors.push(field::invalid(&path.child("name"), &owner.name, "name must not be empty"));
     }
     if owner.uid.is_empty() {
-        errors.push(field::invalid(&path.child("uid"), &owner.uid, "must not be empty"));
+        errors.push(field::invalid(&path.child("uid"), &owner.uid, "uid must not be empty"));
     }
     if owner.api_version == "v1" && owner.kind == "Event" {
         let detail = "/v1, Kind=Event is disallowed from being an owner";

@@ -192,9 +192,9 @@ fn too_long(value: &str, max: usize) -> Vec<String> {
     if value.len() > max { vec![max_len_message(max)] } else { Vec::new() }
 }
 
-/// `must be no more than 63 bytes`.
+/// `must be no more than 63 characters`.
 pub fn max_len_message(max: usize) -> String {
-    format!("must be no more than {max} bytes")
+    format!("must be no more than {max} characters")
 }
 
 /// A rule with examples and the regular expression it stands for.
@@ -257,7 +257,7 @@ mod tests {
             ]
         );
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
-        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);
+        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 characters"]);
     }
 
     #[rstest]

@@ -28,9 +28,12 @@ pub fn json(original: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     }
     let mut patched = original.clone();
     let mut copied = 0;
-    for operation in patch.0 {
+    for (index, operation) in patch.0.into_iter().enumerate() {
         check_growth(&patched, &operation, &mut copied)?;
-        let failed = |error: json_patch::PatchError| PatchError::Unprocessable(error.to_string());
+        let failed = |error: json_patch::PatchError| {
+            let detail = format!("operation {index} at path \"{}\": {}", error.path, error.kind);
+            PatchError::Unprocessable(detail)
+        };
         json_patch::patch(&mut patched, std::slice::from_ref(&operation)).map_err(failed)?;
     }
     Ok(patched)

@@ -51,7 +51,11 @@ pub(super) fn merge_object(
         } else if value.is_null() {
             original.remove(&key);
         } else {
-            let merged = merge_field(original.remove(&key), value, type_, &key)?;
+            let present = original.remove(&key);
+            if present.is_none() && value.get(DIRECTIVE).is_some_and(|directive| directive == "delete") {
+                continue;
+            }
+            let merged = merge_field(present, value, type_, &key)?;
             original.insert(key, merged);
         }
     }
@@ -114,7 +118,8 @@ pub(super) fn merge_list_field(
     strategy: Strategy,
 ) -> Result<Vec<Value>, PatchError> {
     if !strategy.merge {
-        return Ok(patch);
+        // An item that is nothing but a directive says what happens anyway, and is no item.
+        return Ok(patch.into_iter().filter(|item| item.get(DIRECTIVE).is_none()).collect());
     }
     if strategy.merge_key.is_empty() {
         return merge_primitives(original, patch);

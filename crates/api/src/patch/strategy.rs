@@ -47,6 +47,8 @@ const TABLE: &[(&str, &str, Strategy)] = &[
     ("api.core.v1.Container", "ports", by("containerPort")),
     ("api.core.v1.Container", "volumeDevices", by("devicePath")),
     ("api.core.v1.Container", "volumeMounts", by("mountPath")),
+    ("api.core.v1.ContainerStatus", "allocatedResourcesStatus", by("name")),
+    ("api.core.v1.ContainerStatus", "volumeMounts", by("mountPath")),
     ("api.core.v1.EphemeralContainer", "env", by("name")),
     ("api.core.v1.EphemeralContainer", "ports", by("containerPort")),
     ("api.core.v1.EphemeralContainer", "volumeDevices", by("devicePath")),

@@ -153,6 +153,15 @@ fn containers_merge_by_name(#[case] before: Value, #[case] patch: Value, #[case]
     value!({"spec": {"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/x"}}]}}),
     value!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}})
 )]
+#[case::deleting_what_is_not_there_adds_nothing(
+    "Deployment", value!({"spec": {}}), value!({"spec": {"strategy": {"$patch": "delete"}}}), value!({"spec": {}})
+)]
+#[case::a_replaced_list_has_no_directives(
+    "Pod",
+    value!({"spec": {"tolerations": [{"key": "a"}]}}),
+    value!({"spec": {"tolerations": [{"$patch": "replace"}, {"key": "b"}]}}),
+    value!({"spec": {"tolerations": [{"key": "b"}]}})
+)]
 #[case::a_value_of_another_shape_is_replaced(
     "ConfigMap", value!({"data": {"a": "1"}}), value!({"data": "x"}), value!({"data": "x"})
 )]
@@ -215,6 +224,7 @@ fn a_json_patch_gives(#[case] patch: &str, #[case] after: Value) {
 fn a_json_patch_that_does_not_apply_is_unprocessable(#[case] patch: &str) {
     let refusal = json(&value!({"a": 1}), patch.as_bytes()).unwrap_err();
     assert!(matches!(refusal, PatchError::Unprocessable(_)), "{refusal}");
+    assert!(refusal.to_string().starts_with("operation 0 at path \"/"), "{refusal}");
 }
 
 #[rstest]

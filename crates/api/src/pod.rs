@@ -1,21 +1,22 @@
 //! What Pod and pod templates share: defaults, validation, printing of the pod specification.
 //!
 //! * [`defaults`] and [`volume_defaults`]: what is filled in.
-//! * [`admission`]: what upstream's default admission plugins fill in, on pods only.
 //! * [`qos`]: the quality-of-service class.
 //! * [`print`] and [`status`]: table cells.
 //! * [`validate`]: what can be wrong; [`warnings`]: what is dubious.
 //! * [`workload`]: what the kinds that make pods from a template share.
 
-pub mod admission;
 pub mod defaults;
 pub mod print;
 pub mod qos;
+mod semantic;
 pub mod status;
 pub mod validate;
 pub mod volume_defaults;
 pub mod warnings;
 pub mod workload;
+
+pub(crate) use semantic::is_same;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer};
 

@@ -3,10 +3,9 @@
 use crate::field::{self, Errors, Path};
 use crate::int_or_percent;
 use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
-use crate::meta;
 use crate::pod::print::container_cells;
 use crate::pod::workload::{self, Counts};
-use crate::pod::{defaults, warnings};
+use crate::pod::{defaults, is_same, warnings};
 use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
@@ -66,7 +65,7 @@ impl Kind for DeploymentKind {
 
     /// Annotations count too: upstream's controller copies them to ReplicaSets.
     fn spec_changed(&self, new: &Deployment, old: &Deployment) -> bool {
-        new.spec != old.spec || new.metadata.annotations != old.metadata.annotations
+        !is_same(&new.spec, &old.spec) || new.metadata.annotations != old.metadata.annotations
     }
 
     fn validate_create(&self, deployment: &Deployment) -> Errors {
@@ -79,7 +78,7 @@ impl Kind for DeploymentKind {
                 let mut errors = self.validate_create(new);
                 if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
                     let at = Path::new("spec").child("selector");
-                    errors.extend(meta::immutable(&new.selector, &old.selector, &at));
+                    errors.extend(workload::validate_same_selector(&new.selector, &old.selector, &at));
                 }
                 errors
             }

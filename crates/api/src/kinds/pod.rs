@@ -3,7 +3,7 @@
 use crate::field::Errors;
 use crate::kind::{Column, Identity, Kind, Part, Subresources};
 use crate::pod::print::NONE;
-use crate::pod::{admission, defaults, qos, status, validate, warnings};
+use crate::pod::{defaults, is_same, qos, status, validate, warnings};
 use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
@@ -38,7 +38,6 @@ impl Kind for PodKind {
 
     fn prepare_create(&self, pod: &mut Pod) {
         let Some(spec) = pod.spec.as_mut() else { return };
-        admission::admit(spec);
         pod.status = Some(PodStatus {
             phase: Some("Pending".to_owned()),
             qos_class: Some(qos::qos_class(spec).to_owned()),
@@ -61,7 +60,7 @@ impl Kind for PodKind {
     }
 
     fn spec_changed(&self, new: &Pod, old: &Pod) -> bool {
-        new.spec != old.spec
+        !is_same(&new.spec, &old.spec)
     }
 
     fn validate_create(&self, pod: &Pod) -> Errors {

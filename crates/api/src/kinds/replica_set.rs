@@ -2,10 +2,9 @@
 
 use crate::field::{Errors, Path};
 use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
-use crate::meta;
 use crate::pod::print::container_cells;
 use crate::pod::workload::{self, Counts};
-use crate::pod::{defaults, warnings};
+use crate::pod::{defaults, is_same, warnings};
 use crate::selector;
 use crate::table::{self, AGE, NAME, integer, string, wide};
 use jiff::Timestamp;
@@ -53,7 +52,7 @@ impl Kind for ReplicaSetKind {
     }
 
     fn spec_changed(&self, new: &ReplicaSet, old: &ReplicaSet) -> bool {
-        new.spec != old.spec
+        !is_same(&new.spec, &old.spec)
     }
 
     fn validate_create(&self, set: &ReplicaSet) -> Errors {
@@ -66,7 +65,7 @@ impl Kind for ReplicaSetKind {
                 let mut errors = self.validate_create(new);
                 if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
                     let at = Path::new("spec").child("selector");
-                    errors.extend(meta::immutable(&new.selector, &old.selector, &at));
+                    errors.extend(workload::validate_same_selector(&new.selector, &old.selector, &at));
                 }
                 errors
             }

@@ -4,7 +4,7 @@ use crate::field::{self, Errors, Path};
 use crate::kind::{Column, Identity, Kind, Part, Scale, Subresources};
 use crate::pod::print::{container_cells, labels};
 use crate::pod::workload::{self, Counts};
-use crate::pod::{defaults, warnings};
+use crate::pod::{defaults, is_same, warnings};
 use crate::selector::Selector;
 use crate::table::{self, AGE, NAME, integer, string, wide};
 use jiff::Timestamp;
@@ -64,7 +64,7 @@ impl Kind for ReplicationControllerKind {
     }
 
     fn spec_changed(&self, new: &ReplicationController, old: &ReplicationController) -> bool {
-        new.spec != old.spec
+        !is_same(&new.spec, &old.spec)
     }
 
     fn validate_create(&self, controller: &ReplicationController) -> Errors {

@@ -1,11 +1,11 @@
 //! `Service` of core::v1.
 //!
-//! Choosing a cluster IP, node ports and the health check's node port is the API server's work: it fills in
-//! `spec.clusterIP` with `spec.clusterIPs`, `spec.ports[].nodePort` and `spec.healthCheckNodePort` where
-//! [`allocation::needs_cluster_ip`], [`allocation::needs_node_ports`] and
-//! [`allocation::needs_health_check_port`] say so and they are empty.
+//! Choosing addresses and ports is the API server's work, after validation: `spec.clusterIP` with
+//! `spec.clusterIPs` (all types but ExternalName, unless it is `None`), `spec.ports[].nodePort` (NodePort, and
+//! LoadBalancer with `allocateLoadBalancerNodePorts`) and `spec.healthCheckNodePort` (LoadBalancer with
+//! `externalTrafficPolicy: Local`). So are the ranges they come from.
 
-pub mod allocation;
+mod allocation;
 mod cluster_ips;
 mod defaults;
 mod ports;

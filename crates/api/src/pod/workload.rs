@@ -1,8 +1,9 @@
 //! What Deployments, ReplicaSets and ReplicationControllers have in common: a selector, a template whose
 //! labels match it, and counts of pods.
 
-use super::validate;
+use super::{is_same, validate};
 use crate::field::{self, Errors, FieldError, Path};
+use crate::meta::IMMUTABLE;
 use crate::selector::{Selector, validate_label_selector};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -58,6 +59,15 @@ pub(crate) fn validate_selected_template(
     }
     errors.extend(validate_template(template, "ReplicaSet", &at));
     errors
+}
+
+/// Complains about a selector that changed: the pods of the old one would be orphans.
+pub(crate) fn validate_same_selector(
+    new: &LabelSelector,
+    old: &LabelSelector,
+    path: &Path,
+) -> Option<FieldError> {
+    (!is_same(new, old)).then(|| field::invalid(path, new, IMMUTABLE))
 }
 
 fn is_empty(selector: &LabelSelector) -> bool {

@@ -37,11 +37,6 @@ fn a_pod_gets_upstreams_defaults() {
     PodKind.default(&mut pod);
     PodKind.prepare_create(&mut pod);
     let once = serde_json::to_value(&pod).unwrap();
-    let tolerations: Vec<Value> = ["not-ready", "unreachable"]
-        .map(|fault| {
-            json!({"key": format!("node.kubernetes.io/{fault}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
-        })
-        .to_vec();
     assert_eq!(
         once,
         json!({
@@ -57,10 +52,8 @@ fn a_pod_gets_upstreams_defaults() {
                     "resources": {"limits": {"cpu": "500m"}, "requests": {"cpu": "500m"}},
                     "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
                 }],
-                "dnsPolicy": "ClusterFirst", "enableServiceLinks": true, "priority": 0,
-                "preemptionPolicy": "PreemptLowerPriority", "restartPolicy": "Always",
-                "schedulerName": "default-scheduler", "securityContext": {}, "serviceAccount": "default",
-                "serviceAccountName": "default", "terminationGracePeriodSeconds": 30, "tolerations": tolerations,
+                "dnsPolicy": "ClusterFirst", "enableServiceLinks": true, "restartPolicy": "Always",
+                "schedulerName": "default-scheduler", "securityContext": {}, "terminationGracePeriodSeconds": 30,
             },
             "status": {"phase": "Pending", "qosClass": "Burstable"},
         })

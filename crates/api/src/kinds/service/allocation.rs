@@ -3,35 +3,18 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use std::collections::BTreeSet;
 
-/// Node ports when the API server is not told otherwise.
-pub const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
-
-/// Whether a node port that a client asks for is none.
-pub fn is_node_port_out_of_range(port: i32) -> bool {
-    !NODE_PORTS.contains(&port)
-}
-
 /// Whether the service has addresses in the cluster (`None` counts as one that was chosen).
-pub fn needs_cluster_ip(spec: &ServiceSpec) -> bool {
+pub(super) fn needs_cluster_ip(spec: &ServiceSpec) -> bool {
     matches!(type_of(spec), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
-/// Whether each port needs a port on every node.
-pub fn needs_node_ports(spec: &ServiceSpec) -> bool {
-    match type_of(spec) {
-        "NodePort" => true,
-        "LoadBalancer" => spec.allocate_load_balancer_node_ports != Some(false),
-        _ => false,
-    }
-}
-
 /// Whether the service needs a node port for the health check of an outside balancer.
-pub fn needs_health_check_port(spec: &ServiceSpec) -> bool {
+pub(super) fn needs_health_check_port(spec: &ServiceSpec) -> bool {
     type_of(spec) == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
 /// Whether the service has no address of its own (`clusterIP: None`).
-pub fn is_headless(spec: &ServiceSpec) -> bool {
+pub(super) fn is_headless(spec: &ServiceSpec) -> bool {
     spec.cluster_ip.as_deref() == Some("None")
         || spec.cluster_ips.as_ref().is_some_and(|addresses| addresses.iter().eq(["None"]))
 }

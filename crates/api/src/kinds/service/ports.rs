@@ -1,6 +1,5 @@
 //! What can be wrong with the ports of a service.
 
-use super::allocation::{NODE_PORTS, is_node_port_out_of_range};
 use crate::address::{validate_port, validate_protocol};
 use crate::field::{self, Errors, Path};
 use crate::name;
@@ -62,12 +61,6 @@ fn validate_node_ports(spec: &ServiceSpec, path: &Path) -> Errors {
         let Some(number) = port.node_port.filter(|number| *number != 0) else { continue };
         if text(&spec.type_) == "ClusterIP" {
             errors.push(field::forbidden(&at, "may not be used when `type` is 'ClusterIP'"));
-        } else if is_node_port_out_of_range(number) {
-            let (first, last) = NODE_PORTS.into_inner();
-            let detail = format!(
-                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-            );
-            errors.push(field::invalid(&at, number, &detail));
         }
         if !seen.insert((text(&port.protocol), number)) {
             errors.push(field::duplicate(&at, number));

@@ -28,7 +28,7 @@ fn allocated(spec: Value) -> Service {
         spec.cluster_ip = Some("10.96.0.7".to_owned());
         spec.cluster_ips = Some(vec!["10.96.0.7".to_owned()]);
     }
-    if allocation::needs_node_ports(spec) {
+    if matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) {
         for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
             port.node_port.get_or_insert(31_000 + i32::try_from(index).unwrap());
         }
@@ -89,9 +89,6 @@ fn a_plain_service_is_of_type_cluster_ip() {
 #[case::node_port_of_cluster_ip(
     json!({"ports": [{"port": 80, "nodePort": 30001}]}),
     &["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"])]
-#[case::node_port_range(
-    json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 20000}]}),
-    &["spec.ports[0].nodePort: Invalid value: 20000: provided port is not in the valid range. The range of valid ports is 30000-32767"])]
 #[case::node_ports_twice(
     json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001, "name": "a"}, {"port": 81, "nodePort": 30001, "name": "b"}]}),
     &["spec.ports[1].nodePort: Duplicate value: 30001"])]

@@ -6,6 +6,7 @@ use crate::address;
 use crate::field::{self, Errors, FieldError, Path};
 use crate::meta;
 use crate::name;
+use crate::pod::is_same;
 use crate::pod::status::is_sidecar;
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerStatus, NodeAffinity, NodeSelectorTerm, Pod, PodSchedulingGate, PodSpec,
@@ -46,7 +47,7 @@ pub fn validate_pod_update(new: &Pod, old: &Pod) -> Errors {
     errors.extend(validate_added_tolerations(tolerations.0, tolerations.1, &path.child("tolerations")));
     let gates = (list(&new.scheduling_gates), list(&old.scheduling_gates));
     errors.extend(validate_removed_gates(gates.0, gates.1, &path.child("schedulingGates")));
-    if new != old {
+    if !is_same(new, old) {
         errors.extend(validate_rest(new, old, &path));
     }
     errors
@@ -130,7 +131,7 @@ fn validate_rest(new: &PodSpec, old: &PodSpec, path: &Path) -> Errors {
     if !list(&old.scheduling_gates).is_empty() {
         errors.extend(validate_gated(&mut rest, old, path));
     }
-    if rest != *old {
+    if !is_same(&rest, old) {
         let differences = differences(&rest, old).join("\n");
         errors.push(field::forbidden(path, &format!("{MAY_CHANGE}\n{differences}\n")));
     }

@@ -71,7 +71,7 @@ impl Pod {
                 for client in listener.incoming() {
                     let mut client = client.unwrap();
                     std::thread::spawn(move || {
-                        let _ = write!(client, "{name} {}\n", client.peer_addr().unwrap().ip());
+                        let _ = writeln!(client, "{name} {}", client.peer_addr().unwrap().ip());
                         let _ = client.read_to_end(&mut Vec::new());
                     });
                 }

@@ -75,11 +75,16 @@ impl Backend {
     }
 
     /// Reaches a pod; waits a little if there is none. `used` allows connections used before, which the pod
-    /// may just be closing: only for requests that could be sent a second time.
-    pub(crate) async fn reach(&self, used: bool) -> Result<(Link, InFlight), NoPod> {
+    /// may just be closing: only for requests that could be sent a second time. `avoid` is a pod that is only
+    /// tried when there is no other.
+    pub(crate) async fn reach(
+        &self,
+        used: bool,
+        avoid: Option<SocketAddr>,
+    ) -> Result<(Link, InFlight), NoPod> {
         let deadline = Instant::now() + self.patience;
         let mut changes = self.endpoints.subscribe();
-        let mut failed = Vec::new();
+        let mut failed: Vec<SocketAddr> = avoid.into_iter().collect();
         let mut last = NoPod::None(self.service.clone());
         loop {
             let Some(in_flight) = self.choose(&failed) else {
@@ -112,7 +117,7 @@ impl Backend {
 
     /// Like [`Backend::reach`] for connections that are no HTTP: always a fresh one.
     pub(crate) async fn connect(&self) -> Result<(TcpStream, InFlight), NoPod> {
-        match self.reach(false).await? {
+        match self.reach(false, None).await? {
             (Link::Fresh(stream), in_flight) => Ok((stream, in_flight)),
             // Not given out without `used`.
             (Link::Used(_), _) => Err(NoPod::None(self.service.clone())),

@@ -41,6 +41,8 @@ pub(crate) async fn serve(
     let connection = hyper::server::conn::http1::Builder::new()
         .preserve_header_case(true)
         .auto_date_header(false)
+        // Some clients end their half right after the request and still want the answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -111,17 +113,22 @@ impl Failure {
 
 async fn send_repeatedly(backend: &Backend, request: Request<Incoming>) -> Result<Answer, Failure> {
     let (parts, _) = request.into_parts();
-    let mut attempt = 1;
+    let (mut attempt, mut avoid) = (1, None);
     loop {
         let copy = Request::from_parts(parts.clone(), Either::Right(Empty::new()));
-        let (link, in_flight) = backend.reach(attempt < ATTEMPTS).await.map_err(Failure::NoPod)?;
+        let (link, in_flight) = backend.reach(attempt < ATTEMPTS, avoid).await.map_err(Failure::NoPod)?;
+        // A connection used before may break without the pod being at fault.
+        let blameless = matches!(link, Link::Used(_));
         match send(link, in_flight, copy).await {
             Ok(answer) => return Ok(answer),
             Err(Unanswered { request: Some(_), .. }) => {}
             Err(Unanswered { address, error, .. }) if attempt >= ATTEMPTS => {
                 return Err(Failure::Broken(address, error));
             }
-            Err(_) => attempt += 1,
+            Err(Unanswered { address, .. }) => {
+                attempt += 1;
+                avoid = avoid.or((!blameless).then_some(address));
+            }
         }
     }
 }
@@ -129,7 +136,7 @@ async fn send_repeatedly(backend: &Backend, request: Request<Incoming>) -> Resul
 async fn send_once(backend: &Backend, request: Request<Incoming>) -> Result<Answer, Failure> {
     let mut request = request.map(Either::Left);
     loop {
-        let (link, in_flight) = backend.reach(false).await.map_err(Failure::NoPod)?;
+        let (link, in_flight) = backend.reach(false, None).await.map_err(Failure::NoPod)?;
         match send(link, in_flight, request).await {
             Ok(answer) => return Ok(answer),
             // Nothing of it was sent.

@@ -4,11 +4,15 @@ use crate::NetworkError;
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, State};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
+
+/// How many times to look whether a link carries packets, a millisecond apart.
+const CARRIER_CHECKS: usize = 1000;
 
 /// A rtnetlink connection bound to one network namespace.
 pub(crate) struct Netlink {
@@ -79,6 +83,24 @@ impl Netlink {
         let message = LinkUnspec::new_with_index(index).up().build();
         let done = self.handle.link().change(message).execute().await;
         done.map_err(|error| failed("setting up link", index, &error))
+    }
+
+    /// Waits until a link that is up on both ends really carries packets. The kernel activates the end that
+    /// came up first a little later; a packet sent before is lost, and a SYN repeated only after a second.
+    pub(crate) async fn carries(&self, index: u32) -> Result<(), NetworkError> {
+        for _ in 0..CARRIER_CHECKS {
+            // From Linux 6.8 on, asking is enough to make the kernel do it.
+            let mut found = std::pin::pin!(self.handle.link().get().match_index(index).execute());
+            let link = found.try_next().await.map_err(|error| failed("looking up link", index, &error))?;
+            let up = LinkAttribute::OperState(State::Up);
+            if link.is_some_and(|link| link.attributes.contains(&up)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // A second is longer than the kernel puts it off; better a pod with a slow start than none.
+        tracing::warn!(index, "link is up and does not carry packets yet");
+        Ok(())
     }
 
     /// Deletes a link; no error if there is none.

@@ -68,25 +68,29 @@ pub(crate) async fn attach(
         }
         Err(error) => return Err(failed("creating veth", &name, &error)),
     }
-    tokio::try_join!(host_end(host, &name, gateway, address), pod_end(&inside, gateway, address))?;
-    Ok(())
+    let (ours, theirs) =
+        tokio::try_join!(host_end(host, &name, gateway, address), pod_end(&inside, gateway, address))?;
+    tokio::try_join!(host.carries(ours), inside.carries(theirs)).map(drop)
 }
 
+/// Gives the index of the link.
 async fn host_end(
     host: &Netlink,
     name: &str,
     gateway: Ipv4Addr,
     address: Ipv4Addr,
-) -> Result<(), NetworkError> {
+) -> Result<u32, NetworkError> {
     let index = host.expect(name).await?;
     // Lets 127.0.0.1:nodePort leave through this link; a guard rule keeps pods away from the host's loopback.
     super::sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
     host.neighbour(index, address, hardware(0x0a, address)).await?;
     let only = Ipv4Net::from(address);
-    host.route(direct(only, index).pref_source(gateway).build(), only).await
+    host.route(direct(only, index).pref_source(gateway).build(), only).await?;
+    Ok(index)
 }
 
-async fn pod_end(inside: &Netlink, gateway: Ipv4Addr, address: Ipv4Addr) -> Result<(), NetworkError> {
+/// Gives the index of the link inside.
+async fn pod_end(inside: &Netlink, gateway: Ipv4Addr, address: Ipv4Addr) -> Result<u32, NetworkError> {
     let loopback = inside.expect("lo").await?;
     inside.up(loopback).await?;
     let index = inside.expect("eth0").await?;
@@ -95,7 +99,8 @@ async fn pod_end(inside: &Netlink, gateway: Ipv4Addr, address: Ipv4Addr) -> Resu
     inside.neighbour(index, gateway, hardware(0x0e, address)).await?;
     let only = Ipv4Net::from(gateway);
     inside.route(direct(only, index).pref_source(address).build(), only).await?;
-    inside.route(default_via(gateway, index), Ipv4Net::default()).await
+    inside.route(default_via(gateway, index), Ipv4Net::default()).await?;
+    Ok(index)
 }
 
 /// Removes a pod's cable. No error if there is none.

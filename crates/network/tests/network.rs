@@ -1,0 +1,289 @@
+//! The whole network as the binary runs it, in a network namespace of its own, with an API in memory.
+
+#![allow(clippy::unwrap_used)] // Helpers outside #[test] functions belong to the tests, too.
+
+mod fake_api;
+
+use fake_api::{FakeApi, load_balancer, slice};
+use nix::sched::{CloneFlags, unshare};
+use sagong_network::{DataPlane, Network, Options, PodNetwork, tunnel};
+use serde_json::json;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+const INSTANCE: &str = "7e57b1";
+
+fn options(load_balancer: bool) -> Options {
+    Options {
+        instance: INSTANCE.into(),
+        node_cidr: "10.244.0.0/24".parse().unwrap(),
+        pod_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/12".parse().unwrap(),
+        load_balancer,
+    }
+}
+
+fn on_a_fresh_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                let up = rtnetlink::LinkUnspec::new_with_index(1).up().build();
+                handle.link().change(up).execute().await.unwrap();
+                test().await;
+            });
+        });
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+/// Awaits something that is told in no other way.
+async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A container in a namespace of its own: an HTTP server on port 8080 that answers with a name and stops as a
+/// naive app does on SIGTERM: at once.
+struct Pod {
+    netns: PathBuf,
+    alive: CancellationToken,
+}
+
+impl Pod {
+    fn new(name: String) -> Self {
+        let (told, path) = std::sync::mpsc::channel();
+        let alive = CancellationToken::new();
+        let dies = alive.clone();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            told.send(PathBuf::from(format!("/proc/self/task/{}/ns/net", nix::unistd::gettid()))).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(dies.run_until_cancelled(serve(name)));
+        });
+        Self { netns: path.recv().unwrap(), alive }
+    }
+}
+
+async fn serve(name: String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("0.0.0.0:8080".parse().unwrap()).unwrap();
+    let listener = socket.listen(1024).unwrap();
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let name = name.clone();
+        tokio::spawn(async move {
+            let mut read = Vec::new();
+            while client.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
+                if read.ends_with(b"\r\n\r\n") {
+                    read.clear();
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                    if client.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// One request on a connection of its own.
+async fn get(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: kubia\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    // A naive server waits for more after its answer: read just one.
+    while !answer.windows(4).any(|window| window == b"\r\n\r\n") || !complete(&answer) {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(std::io::Error::other(format!("cut off: {}", String::from_utf8_lossy(&answer))));
+        }
+    }
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    if !text.starts_with("HTTP/1.1 200") {
+        return Err(std::io::Error::other(text));
+    }
+    Ok(text.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned())
+}
+
+fn complete(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    length.is_some_and(|length| body.len() >= length)
+}
+
+#[test]
+fn a_load_balancer_service_is_served_and_its_address_written_at_once() {
+    on_a_fresh_host(|| async {
+        let api = FakeApi::default();
+        let network = Network::start(options(true), api.client()).await.unwrap();
+        let pod = Pod::new("v1".into());
+        let ip = network.attach("a", &pod.netns).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&network).run(shutdown.clone()));
+
+        let begun = Instant::now();
+        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        api.put(slice("kubia", &[ip.to_string()], 8080));
+        eventually("an address", || api.ingress("kubia") == json!([{"ip": "127.0.0.1", "ipMode": "VIP"}]))
+            .await;
+        println!("address after {:?}", begun.elapsed());
+        assert_eq!(get("127.0.0.1:8080".parse().unwrap()).await.unwrap(), "v1");
+        // The rules are applied beside; a ClusterIP is refused until then.
+        while get("10.96.0.10:8080".parse().unwrap()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(api.events(), [("EnsuredLoadBalancer".to_owned(), "Ensured load balancer".to_owned())]);
+
+        let mut changed = load_balancer("kubia", "10.96.0.10", 8080);
+        changed["spec"]["type"] = json!("ClusterIP");
+        changed["status"] = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1", "ipMode": "VIP"}]}});
+        api.put(changed);
+        eventually("no address", || api.ingress("kubia").is_null()).await;
+        get("127.0.0.1:8080".parse().unwrap()).await.unwrap_err();
+        shutdown.cancel();
+        running.await.unwrap();
+    });
+}
+
+#[test]
+fn a_port_taken_on_the_host_leaves_the_service_pending_with_an_event() {
+    on_a_fresh_host(|| async {
+        let api = FakeApi::default();
+        let foreign = TcpListener::bind("0.0.0.0:8080").await.unwrap();
+        let network = Network::start(options(true), api.client()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(network.run(shutdown.clone()));
+        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        eventually("an event", || !api.events().is_empty()).await;
+        let (reason, message) = api.events().remove(0);
+        assert_eq!(reason, "SyncLoadBalancerFailed");
+        let why = "cannot listen on 127.0.0.1:8080: another process listens there";
+        assert_eq!(message, format!("Error syncing load balancer: failed to ensure load balancer: {why}"));
+        assert!(api.ingress("kubia").is_null());
+        drop(foreign);
+        eventually("an address", || !api.ingress("kubia").is_null()).await;
+        shutdown.cancel();
+        running.await.unwrap();
+    });
+}
+
+#[test]
+fn without_load_balancer_a_tunnel_serves_while_it_runs() {
+    on_a_fresh_host(|| async {
+        let api = FakeApi::default();
+        let network = Network::start(options(false), api.client()).await.unwrap();
+        let pod = Pod::new("v1".into());
+        let ip = network.attach("a", &pod.netns).await.unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(Arc::clone(&network).run(shutdown.clone()));
+        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        api.put(slice("kubia", &[ip.to_string()], 8080));
+        let address: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        get(address).await.unwrap_err();
+        assert!(api.ingress("kubia").is_null());
+
+        let end = CancellationToken::new();
+        let tunnelling = tokio::spawn(tunnel(api.client(), end.clone()));
+        eventually("an address", || !api.ingress("kubia").is_null()).await;
+        for _ in 0..20 {
+            assert_eq!(get(address).await.unwrap(), "v1");
+        }
+        end.cancel();
+        tunnelling.await.unwrap();
+        assert!(api.ingress("kubia").is_null());
+        get(address).await.unwrap_err();
+        shutdown.cancel();
+    });
+}
+
+/// The kubelet's part of a rollout, over and over, with naive pods: under load on every way into the service.
+#[test]
+fn no_request_is_lost_while_naive_pods_are_replaced() {
+    on_a_fresh_host(|| async {
+        let api = FakeApi::default();
+        let network = Network::start(options(true), api.client()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(Arc::clone(&network).run(shutdown.clone()));
+        let mut pods: Vec<(String, Pod, IpAddr)> = Vec::new();
+        for number in 0..2 {
+            pods.push(start(&network, number).await);
+        }
+        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        publish(&api, &pods);
+        eventually("an address", || !api.ingress("kubia").is_null()).await;
+        while get("10.96.0.10:8080".parse().unwrap()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = tokio::task::JoinSet::new();
+        for address in ["127.0.0.1:8080", "127.0.0.1:8080", "10.96.0.10:8080", "10.96.0.10:8080"] {
+            let (address, stop) = (address.parse().unwrap(), Arc::clone(&stop));
+            clients.spawn(async move {
+                let (mut sent, mut failed) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    sent += 1;
+                    if let Err(error) = get(address).await {
+                        failed.push(format!("{address}: {error}"));
+                    }
+                }
+                (sent, failed)
+            });
+        }
+        for number in 2..22 {
+            pods.push(start(&network, number).await);
+            publish(&api, &pods);
+            let (id, old, ip) = pods.remove(0);
+            // The slices lag behind the kubelet here: only the withdrawal protects the pod's clients.
+            network.withdraw(ip).await.unwrap();
+            while network.connections(ip, &old.netns).await.unwrap() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            old.alive.cancel();
+            network.detach(&id).await.unwrap();
+            network.restore(ip);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            publish(&api, &pods);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (mut sent, mut failed) = (0, Vec::new());
+        while let Some(result) = clients.join_next().await {
+            let (more, broken) = result.unwrap();
+            sent += more;
+            failed.extend(broken);
+        }
+        println!("{sent} requests over 20 replaced pods");
+        assert_eq!(failed.len(), 0, "{:?}", failed.first());
+        shutdown.cancel();
+    });
+}
+
+async fn start(network: &Network, number: usize) -> (String, Pod, IpAddr) {
+    let id = format!("pod-{number}");
+    let pod = Pod::new(id.clone());
+    let ip = network.attach(&id, &pod.netns).await.unwrap();
+    // Readiness: the first answer.
+    while get(SocketAddr::from((ip, 8080))).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    (id, pod, ip)
+}
+
+fn publish(api: &FakeApi, pods: &[(String, Pod, IpAddr)]) {
+    let addresses: Vec<String> = pods.iter().map(|(_, _, ip)| ip.to_string()).collect();
+    api.put(slice("kubia", &addresses, 8080));
+}

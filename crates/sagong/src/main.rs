@@ -1,2 +1,67 @@
-//! sagong
-fn main() {}
+//! Sagong: Kubernetes Deployments on one machine, in one binary.
+
+mod cli;
+mod cluster;
+mod container_logs;
+mod data_dir;
+mod demo;
+mod down;
+mod image;
+mod kubeconfig;
+mod preflight;
+mod status;
+mod tunnel;
+mod up;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The container shim is this same program; it must not have started any thread.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == cluster::SHIM) {
+        return sagong_runtime::native::shim_main(std::env::args_os().skip(2));
+    }
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SAGONG_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    // Fails only if a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if let Command::Up(options) = &command
+        && options.detach
+    {
+        return up::detached(options).map(|()| ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Up(options) => up::attached(options).await,
+            Command::Down(options) => down::run(options).await,
+            Command::Status(options) => return status::run(options).await,
+            Command::Demo(options) => demo::run(options).await,
+            Command::Image(options) => image::run(options.command).await,
+            Command::Tunnel(options) => tunnel::run(options).await,
+        }
+        .map(|()| ExitCode::SUCCESS)
+    });
+    // Blocking work under way (a watch of a file) must not hold up the end.
+    runtime.shutdown_background();
+    done
+}

@@ -1,0 +1,171 @@
+//! The data directory: what is where, which cluster it is, and whether that cluster runs.
+//!
+//! ```text
+//! cluster.json   how the cluster was started      kubeconfig   for the administrator (0600)
+//! state.redb     the objects                      pki/         keys and certificates (0600)
+//! images/        the image store                  runtime/     sandboxes and containers
+//! pods/          volumes and files of pods        logs/        of containers
+//! lock           held while the cluster runs      sagong.log   of `up -d`
+//! ```
+
+use anyhow::{Context, Result, bail};
+use ipnet::Ipv4Net;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A cluster's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+}
+
+/// How a cluster was started: what `status`, `down` and `tunnel` need to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClusterConfig {
+    pub(crate) port: u16,
+    pub(crate) pod_cidr: Ipv4Net,
+    pub(crate) service_cidr: Ipv4Net,
+    pub(crate) load_balancer: bool,
+}
+
+/// Held while the cluster runs. Released when dropped, or when the process ends in whatever way.
+pub(crate) struct Lock {
+    _file: Flock<File>,
+}
+
+impl DataDir {
+    /// The directory, made if need be (0700).
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let object = path.display();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make {object}"))?;
+        Self::existing(path)?.with_context(|| format!("{object} is gone"))
+    }
+
+    /// The directory, if there is one.
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>> {
+        match fs::canonicalize(path) {
+            Ok(path) if path.is_dir() => Ok(Some(Self { path })),
+            Ok(_) => bail!("{} is not a directory; choose another --data-dir", path.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// The directory itself, without links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a part of it is.
+    pub(crate) fn join(&self, part: &str) -> PathBuf {
+        self.path.join(part)
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.join("kubeconfig")
+    }
+
+    /// Six hex digits that name everything this cluster makes on the host: bridge, nft table, cgroups.
+    /// FNV-1a of the path, folded to 24 bits.
+    pub(crate) fn instance(&self) -> String {
+        use std::os::unix::ffi::OsStrExt;
+        let hash = self.path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{:06x}", (hash ^ (hash >> 24) ^ (hash >> 48)) & 0xff_ffff)
+    }
+
+    /// Takes the lock, or tells the process that holds it.
+    pub(crate) fn lock(&self) -> Result<Result<Lock, u32>> {
+        let path = self.join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0).and_then(|()| file.rewind())?;
+                write!(file, "{}", std::process::id())?;
+                Ok(Ok(Lock { _file: file }))
+            }
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)?;
+                Ok(Err(pid.trim().parse().unwrap_or(0)))
+            }
+            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+
+    /// The process that runs this cluster, if one does.
+    pub(crate) fn running(&self) -> Result<Option<u32>> {
+        Ok(self.lock()?.err())
+    }
+
+    /// How the cluster was last started; None if it never was.
+    pub(crate) fn config(&self) -> Result<Option<ClusterConfig>> {
+        let path = self.join("cluster.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {}", path.display()))?))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Keeps how the cluster was started.
+    pub(crate) fn set_config(&self, config: &ClusterConfig) -> Result<()> {
+        write_private(&self.join("cluster.json"), &serde_json::to_vec_pretty(config)?)
+    }
+}
+
+/// Replaces a file in one step, readable by its owner only.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let new = path.with_extension(format!("new.{}", std::process::id()));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new))).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_instance_is_six_hex_digits_and_follows_links() {
+        let outer = tempfile::tempdir().unwrap();
+        let data = DataDir::create(&outer.path().join("a")).unwrap();
+        std::os::unix::fs::symlink(data.path(), outer.path().join("b")).unwrap();
+        let linked = DataDir::existing(&outer.path().join("b")).unwrap().unwrap();
+        assert_eq!(data.instance(), linked.instance());
+        assert_eq!(data.instance().len(), 6);
+        assert!(data.instance().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+    }
+
+    #[test]
+    fn a_second_lock_tells_who_holds_the_first() {
+        let outer = tempfile::tempdir().unwrap();
+        let data = DataDir::create(outer.path()).unwrap();
+        assert_eq!(data.running().unwrap(), None);
+        let lock = data.lock().unwrap().ok().unwrap();
+        assert_eq!(data.running().unwrap(), Some(std::process::id()));
+        drop(lock);
+        assert_eq!(data.running().unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_an_error_that_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = DataDir::existing(file.path()).unwrap_err();
+        assert!(error.to_string().contains("is not a directory"), "{error}");
+    }
+}

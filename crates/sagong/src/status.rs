@@ -1,0 +1,120 @@
+//! `sagong status`.
+
+use crate::cli;
+use crate::data_dir::{ClusterConfig, DataDir};
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, ListParams};
+use kube::{Client, Config, ResourceExt};
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// What `status -o json` prints.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    running: bool,
+    data_dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<u32>,
+    /// Resident memory of the process, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<NodeReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pods: Option<PodReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NodeReport {
+    name: String,
+    ready: bool,
+}
+
+#[derive(Serialize)]
+struct PodReport {
+    total: usize,
+    running: usize,
+}
+
+/// Exit code 0 while the cluster runs and its node is Ready, 1 otherwise.
+pub(crate) async fn run(options: cli::Status) -> Result<ExitCode> {
+    let report = observe(&options.data.data_dir).await?;
+    if options.output.is_some() {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    let healthy = report.node.is_some_and(|node| node.ready);
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn observe(directory: &std::path::Path) -> Result<Report> {
+    let mut report = Report {
+        running: false,
+        data_dir: directory.display().to_string(),
+        process: None,
+        memory: None,
+        server: None,
+        node: None,
+        pods: None,
+        problem: None,
+    };
+    let Some(data) = DataDir::existing(directory)? else { return Ok(report) };
+    report.process = data.running()?;
+    let Some(pid) = report.process else { return Ok(report) };
+    report.running = true;
+    report.memory = resident(pid);
+    report.server = data.config()?.map(|ClusterConfig { port, .. }| format!("https://127.0.0.1:{port}"));
+    match ask(&data).await {
+        Ok((node, pods)) => (report.node, report.pods) = (Some(node), Some(pods)),
+        Err(error) => report.problem = Some(format!("{error:#}")),
+    }
+    Ok(report)
+}
+
+async fn ask(data: &DataDir) -> Result<(NodeReport, PodReport)> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(data.kubeconfig())?;
+    let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
+    let node = nodes.items.first().context("no node has registered yet")?;
+    let ready = node.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    });
+    let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?.items;
+    let is_running = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+    let running = pods.iter().filter(is_running).count();
+    Ok((NodeReport { name: node.name_any(), ready }, PodReport { total: pods.len(), running }))
+}
+
+/// `VmRSS` of proc(5), in bytes.
+fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+fn print(report: &Report) {
+    let Some(pid) = report.process else {
+        return println!("Not running ({}).", report.data_dir);
+    };
+    let memory = report.memory.map(|bytes| format!(", {} MiB", bytes >> 20)).unwrap_or_default();
+    println!("Running: process {pid}{memory}, data directory {}", report.data_dir);
+    if let Some(server) = &report.server {
+        println!("Server:  {server}");
+    }
+    if let Some(node) = &report.node {
+        println!("Node:    {} ({})", node.name, if node.ready { "Ready" } else { "NotReady" });
+    }
+    if let Some(pods) = &report.pods {
+        println!("Pods:    {} running of {}", pods.running, pods.total);
+    }
+    if let Some(problem) = &report.problem {
+        println!("Problem: {problem}");
+    }
+}

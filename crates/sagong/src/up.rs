@@ -1,0 +1,157 @@
+//! `sagong up`: in the foreground, or as the parent of a process that stays in the background.
+
+use crate::cli;
+use crate::cluster::{self, Cluster};
+use crate::data_dir::{ClusterConfig, DataDir};
+use crate::{kubeconfig, preflight};
+use anyhow::{Context, Result, bail};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The line by which a background process tells its parent that the cluster is up.
+const READY: &str = "\u{4}ready";
+
+/// `sagong up -d`: starts the background process and passes on what it says until the node is Ready.
+pub(crate) fn detached(options: &cli::Up) -> Result<()> {
+    preflight::require_root()?;
+    let data = DataDir::create(&options.data.data_dir)?;
+    if let Some(pid) = data.running()? {
+        return say_running(&data, pid);
+    }
+    let log_path = data.join("sagong.log");
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path);
+    let log = log.with_context(|| format!("cannot write {}", log_path.display()))?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("up")
+        .arg("--background")
+        .arg("--data-dir")
+        .arg(data.path())
+        .args(["--port", &options.port.to_string()])
+        .args(["--pod-cidr", &options.pod_cidr.to_string()])
+        .args(["--service-cidr", &options.service_cidr.to_string()])
+        .args(options.no_load_balancer.then_some("--no-load-balancer"))
+        .args(options.no_kubeconfig.then_some("--no-kubeconfig"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let said = child.stdout.take().context("the background process has no output")?;
+    let mut failure = None;
+    for line in BufReader::new(said).lines() {
+        let line = line?;
+        if line == READY {
+            return Ok(());
+        }
+        match line.strip_prefix("\u{4}error ") {
+            Some(error) => failure = Some(error.to_owned()),
+            None => println!("{line}"),
+        }
+    }
+    child.wait()?;
+    match failure {
+        Some(failure) => bail!("{failure}"),
+        None => bail!("the cluster stopped while it was starting; see {}", log_path.display()),
+    }
+}
+
+/// `sagong up`, in this process, until it is told to stop.
+pub(crate) async fn attached(options: cli::Up) -> Result<()> {
+    if options.background {
+        // Away from the terminal: its end must not be ours.
+        let _ = nix::unistd::setsid();
+    }
+    let result = run(&options).await;
+    if options.background
+        && let Err(error) = &result
+    {
+        println!("\u{4}error {error:#}");
+    }
+    result
+}
+
+async fn run(options: &cli::Up) -> Result<()> {
+    preflight::require_root()?;
+    let data = DataDir::create(&options.data.data_dir)?;
+    let lock = match data.lock()? {
+        Ok(lock) => lock,
+        Err(pid) => return say_running(&data, pid),
+    };
+    preflight::check(options.port)?;
+    let config = ClusterConfig {
+        port: options.port,
+        pod_cidr: options.pod_cidr,
+        service_cidr: options.service_cidr,
+        load_balancer: !options.no_load_balancer,
+    };
+    check_unchanged(&data, &config)?;
+
+    let shutdown = CancellationToken::new();
+    let cluster = Cluster::start(&data, &config, shutdown.clone()).await?;
+    data.set_config(&config)?;
+    cluster.node_ready().await?;
+    say_ready(options, &data, &cluster);
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {
+            println!("\nStopped. Containers go on; `sagong up` takes them over again, `sagong down` stops them.");
+        }
+        failed = cluster.failed() => {
+            shutdown.cancel();
+            return Err(failed);
+        }
+    }
+    shutdown.cancel();
+    cluster.stopped().await;
+    drop(lock);
+    Ok(())
+}
+
+/// The networks are written into every object there is: they cannot change under it.
+fn check_unchanged(data: &DataDir, config: &ClusterConfig) -> Result<()> {
+    let Some(old) = data.config()? else { return Ok(()) };
+    for (name, old, new) in
+        [("--pod-cidr", old.pod_cidr, config.pod_cidr), ("--service-cidr", old.service_cidr, config.service_cidr)]
+    {
+        if old != new {
+            bail!("this cluster was made with {name} {old}, which cannot change to {new}; `sagong down --purge` first, or use another --data-dir");
+        }
+    }
+    Ok(())
+}
+
+fn say_running(data: &DataDir, pid: u32) -> Result<()> {
+    println!("Sagong is running already (process {pid}, data directory {}).", data.path().display());
+    Ok(())
+}
+
+fn say_ready(options: &cli::Up, data: &DataDir, cluster: &Cluster) {
+    let mut lines = vec![format!("Node {} is Ready after {:.2} s.", cluster::node_name(), cluster.since_start().as_secs_f64())];
+    let own = format!("export KUBECONFIG={}", data.kubeconfig().display());
+    let file = kubeconfig::user_file().filter(|_| !options.no_kubeconfig);
+    let next = match file.map(|file| (kubeconfig::merge(&file, data), file)) {
+        Some((Ok(context), file)) => {
+            lines.push(format!("kubectl's current context is now \"{context}\" ({}).", file.display()));
+            None
+        }
+        Some((Err(error), file)) => {
+            lines.push(format!("Could not add a context to {}: {error:#}", file.display()));
+            Some(own)
+        }
+        None => Some(own),
+    };
+    lines.push("Next:".into());
+    lines.extend(next.into_iter().chain(["kubectl get nodes".into()]).map(|line| format!("  {line}")));
+    // The parent may be gone already; that is no reason to stop.
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{}", lines.join("\n"));
+    if options.background {
+        let _ = writeln!(out, "{READY}");
+    }
+    let _ = out.flush();
+}

@@ -165,3 +165,22 @@ fn a_path_that_cannot_be_selected_by_is_refused_in_upstreams_words() {
     );
     assert!(FieldSelector::parse("metadata.name=a").unwrap().check_supported(&[]).is_ok());
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_a_selector_panic(
+        text in proptest::prelude::any::<String>(),
+        likely in "[a-z!=<>(), \\\\/é\0]{0,24}",
+    ) {
+        for text in [text, likely] {
+            let _ = Selector::parse(&text);
+            let _ = FieldSelector::parse(&text);
+        }
+    }
+
+    #[test]
+    fn a_shown_selector_reads_back_the_same(text in "[a-c](=[a-c]|!=[a-c]| in \\([a-c],[a-c]\\)|)(,![d-f])?") {
+        let selector = Selector::parse(&text).unwrap();
+        proptest::prop_assert_eq!(Selector::parse(&selector.to_string()).unwrap(), selector);
+    }
+}

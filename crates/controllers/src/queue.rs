@@ -94,6 +94,14 @@ impl Queue {
         self.state.lock().failures.remove(key);
     }
 
+    /// The next key if one is ready now, for those who bring their own loop. It is worked on from now until
+    /// [`Queue::done`].
+    pub fn try_next(&self) -> Option<Key> {
+        let mut state = self.state.lock();
+        state.promote(Instant::now());
+        state.start()
+    }
+
     /// The next key. It is worked on from now until [`Queue::done`].
     pub async fn next(&self) -> Key {
         loop {

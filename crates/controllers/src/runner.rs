@@ -54,6 +54,11 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Makes changes in these caches fill this queue.
+    pub fn new(caches: Arc<Caches>, queue: Arc<Queue>) -> Self {
+        Self { caches, queue }
+    }
+
     /// The caches, to look up more in a handler.
     pub fn caches(&self) -> Arc<Caches> {
         self.caches.clone()
@@ -112,7 +117,7 @@ impl<C: Controller> Runner<C> {
         clock: fn() -> Timestamp,
     ) -> Self {
         let queue = Arc::new(queue);
-        controller.watch(&mut Watch { caches: caches.clone(), queue: queue.clone() });
+        controller.watch(&mut Watch::new(caches.clone(), queue.clone()));
         let workers = Arc::new(Semaphore::new(workers.max(1)));
         Self { controller: Arc::new(controller), caches, applier, queue, workers, clock }
     }

@@ -10,7 +10,6 @@ use crate::selector::Matcher;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use std::sync::Arc;
 
 /// A plan in the making: how things are to become.
 struct Draft<'a> {
@@ -309,9 +308,4 @@ fn new_replica_set(deployment: &Deployment) -> ReplicaSet {
         }),
         status: None,
     }
-}
-
-/// For tests and simulations: the ReplicaSets a plan writes, by the order of writes.
-pub fn written_sets(plan: &Plan) -> Vec<Arc<ReplicaSet>> {
-    plan.writes().filter_map(|write| write.object::<ReplicaSet>()).cloned().map(Arc::new).collect()
 }

@@ -91,14 +91,14 @@ pub fn new_size_in(limits: &Limits, roles: &Roles) -> i32 {
 pub struct Old {
     /// `spec.replicas`.
     pub size: i32,
-    /// Available pods, never more than `size`.
-    pub available: i32,
+    /// Available pods, never more than `size`; none if that is not known for sure.
+    pub available: Option<i32>,
 }
 
 /// The sizes old ReplicaSets, oldest first, get, given the new one's size and available pods.
 ///
-/// Two rules. Pods that are not available go first and without regard to what is available, since they contribute
-/// nothing; then available pods go, as long as enough remain. Neither rule counts on new pods that are not available:
+/// Three rules. Where it is not known how many pods are available, none counts as available and none as broken. Pods that are not available go first and without regard to what is available, since they contribute
+/// nothing; then available pods go, as long as enough remain. No rule counts on new pods that are not available:
 ///
 /// Ten wanted, at most 2 missing and 3 in excess; old 8 and new 5, of which none is available: 13 pods - 8 needed - 5
 /// not yet available = 0, nothing goes. When the new 5 are available 5 old ones may go. If instead they never become
@@ -113,12 +113,13 @@ pub fn old_sizes(limits: &Limits, new_size: i32, new_available: i32, old: &[Old]
     }
     let mut unhealthy_may_go = may_go;
     for (size, set) in sizes.iter_mut().zip(old) {
-        let goes = (set.size - set.available).clamp(0, unhealthy_may_go);
+        let unhealthy = set.size - set.available.unwrap_or(set.size);
+        let goes = unhealthy.clamp(0, unhealthy_may_go);
         *size -= goes;
         unhealthy_may_go -= goes;
     }
-    let available =
-        new_available + sizes.iter().zip(old).map(|(size, set)| set.available.min(*size)).sum::<i32>();
+    let remaining = sizes.iter().zip(old).map(|(size, set)| set.available.unwrap_or(0).min(*size));
+    let available = new_available + remaining.sum::<i32>();
     let mut healthy_may_go = (available - limits.fewest()).max(0);
     for size in &mut sizes {
         let goes = (*size).clamp(0, healthy_may_go);
@@ -130,10 +131,11 @@ pub fn old_sizes(limits: &Limits, new_size: i32, new_available: i32, old: &[Old]
 
 /// The sizes of the old ReplicaSets in these roles, in their order.
 pub fn old_sizes_in(limits: &Limits, roles: &Roles) -> Vec<i32> {
-    let (size, available) = roles.new.as_ref().map_or((0, 0), |new| (new.size(), new.available_at_size()));
-    let old: Vec<Old> =
-        roles.old.iter().map(|set| Old { size: set.size(), available: set.available_at_size() }).collect();
-    old_sizes(limits, size, available, &old)
+    let new = roles.new.as_ref();
+    let available = new.and_then(Set::surely_available).unwrap_or(0);
+    let old = |set: &Set| Old { size: set.size(), available: set.surely_available() };
+    let old: Vec<Old> = roles.old.iter().map(old).collect();
+    old_sizes(limits, new.map_or(0, Set::size), available, &old)
 }
 
 #[cfg(test)]
@@ -208,8 +210,16 @@ mod tests {
         #[case] old: &[(i32, i32)],
         #[case] expected: &[i32],
     ) {
-        let old: Vec<Old> = old.iter().map(|&(size, available)| Old { size, available }).collect();
+        let old: Vec<Old> = old.iter().map(|&(size, up)| Old { size, available: Some(up) }).collect();
         assert_eq!(old_sizes(&limits, new.0, new.1, &old), expected);
+    }
+
+    #[test]
+    fn a_set_not_known_for_sure_is_neither_counted_on_nor_cleaned_up() {
+        let unknown = Old { size: 3, available: None };
+        let known = Old { size: 3, available: Some(3) };
+        assert_eq!(old_sizes(&limits(6, 2, 2), 2, 2, &[unknown, known]), [2, 3]);
+        assert_eq!(old_sizes(&limits(6, 2, 2), 2, 0, &[unknown, known]), [3, 3]);
     }
 
     proptest! {
@@ -222,10 +232,10 @@ mod tests {
             let limits = limits(wanted, surge, unavailable.min(wanted));
             let new = (new.0, new.1.min(new.0));
             let old: Vec<Old> =
-                old.into_iter().map(|(size, up): (i32, i32)| Old { size, available: up.min(size) }).collect();
+                old.into_iter().map(|(size, up): (i32, i32)| Old { size, available: Some(up.min(size)) }).collect();
             let sizes = old_sizes(&limits, new.0, new.1, &old);
-            let before = new.1 + old.iter().map(|set| set.available).sum::<i32>();
-            let after = new.1 + sizes.iter().zip(&old).map(|(size, set)| set.available.min(*size)).sum::<i32>();
+            let before = new.1 + old.iter().filter_map(|set| set.available).sum::<i32>();
+            let after = new.1 + sizes.iter().zip(&old).filter_map(|(size, set)| Some(set.available?.min(*size))).sum::<i32>();
             prop_assert!(after >= before.min(limits.fewest()));
             for (size, set) in sizes.iter().zip(&old) {
                 prop_assert!((0..=set.size).contains(size));

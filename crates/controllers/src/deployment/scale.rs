@@ -4,7 +4,6 @@ use super::rolling_update::{self, Limits};
 use super::snapshot::{Roles, Set, wanted};
 use k8s_openapi::api::apps::v1::Deployment;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 /// On ReplicaSets: the Deployment's `spec.replicas` when they were last scaled. Where it differs the Deployment was
 /// scaled since.
@@ -146,11 +145,6 @@ fn fraction(limits: &Limits, share: &Share) -> i32 {
     size.round() as i32 - share.size
 }
 
-/// For logs and tests: the sizes by name.
-pub fn sizes(roles: &Roles) -> BTreeMap<String, i32> {
-    roles.all().map(|set| (set.name().to_owned(), set.size())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +184,9 @@ mod tests {
 
     fn scaled(replicas: i32, surge: i32, mut roles: Roles) -> Vec<i32> {
         scale(&deployment(replicas, surge), &mut roles);
-        sizes(&roles).into_values().collect()
+        let mut sizes: Vec<(&str, i32)> = roles.all().map(|set| (set.name(), set.size())).collect();
+        sizes.sort_unstable();
+        sizes.into_iter().map(|(_, size)| size).collect()
     }
 
     #[rstest]

@@ -136,10 +136,14 @@ impl Set {
         self.status().and_then(|status| status.available_replicas).unwrap_or(0)
     }
 
-    /// The available pods it will still have at its planned size, even if its status does not tell yet that it was
-    /// scaled down: pods that are not available go first.
-    pub fn available_at_size(&self) -> i32 {
-        self.available().min(self.size())
+    /// The available pods it surely still has at its present and its planned size, even if its status does not tell yet
+    /// that it was scaled down: pods that are not available go first. None if its controller has not seen its last
+    /// change: the status may then tell of pods that are gone.
+    pub fn surely_available(&self) -> Option<i32> {
+        let Some(observed) = &self.observed else { return Some(0) };
+        let Some(status) = &observed.status else { return Some(0) };
+        let is_current = status.observed_generation.unwrap_or(0) >= observed.metadata.generation.unwrap_or(0);
+        is_current.then(|| self.available().min(self.size_before()).min(self.size()))
     }
 
     /// Its age, oldest first; the name decides among those of one second.

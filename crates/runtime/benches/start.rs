@@ -1,5 +1,6 @@
 //! How long a sandbox takes, a container from `create_container` until its program runs, and a command in it; and what
-//! a shim needs. Needs root. `cargo bench -p sagong-runtime --bench start [-- ROUNDS]`
+//! a shim needs. Needs root. `cargo bench -p sagong-runtime --bench start [-- ROUNDS]`; with `SHIM="sagong shim"` in the
+//! environment that command is the shim.
 
 use sagong_runtime::native::{NativeRuntime, Options, ShimCommand, destroy_all};
 use sagong_runtime::{
@@ -16,15 +17,19 @@ fn main() {
         instance: format!("{:06x}", rand::random::<u32>() & 0xff_ffff),
         root: directory.path().join("runtime"),
         run: directory.path().join("run"),
-        shim: ShimCommand {
-            program: env!("CARGO_BIN_EXE_sagong-runtime-shim").into(),
-            arguments: Vec::new(),
-        },
+        shim: shim(),
     };
     prepare(&directory.path().join("rootfs"));
     let tokio = tokio::runtime::Runtime::new().expect("tokio");
     tokio.block_on(measure(&options, directory.path(), rounds));
     destroy_all(&options.instance, &options.root, &options.run).expect("destroy");
+}
+
+fn shim() -> ShimCommand {
+    let command =
+        std::env::var("SHIM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_sagong-runtime-shim").to_owned());
+    let mut words = command.split_whitespace().map(str::to_owned);
+    ShimCommand { program: words.next().expect("a program").into(), arguments: words.collect() }
 }
 
 /// A root with a program that sleeps; any static one does.
@@ -80,9 +85,9 @@ async fn shim_memory(runtime: &NativeRuntime, id: &str) -> String {
     let ContainerState::Running { pid, .. } = state else { panic!("{state:?}") };
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
     let shim = stat.rsplit_once(") ").expect("name").1.split(' ').nth(1).expect("parent").to_owned();
-    let rollup = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).expect("memory");
-    let wanted = ["Rss:", "Pss:", "Private_Clean:", "Private_Dirty:"];
-    let lines = rollup.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+    // What is its own, and what all shims share.
+    let status = std::fs::read_to_string(format!("/proc/{shim}/status")).expect("memory");
+    let lines = status.lines().filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssFile:"));
     lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
 }
 

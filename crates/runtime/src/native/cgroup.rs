@@ -87,14 +87,12 @@ impl Cgroups {
         Ok(())
     }
 
-    /// How many processes were killed for want of memory.
-    pub(crate) fn oom_kills(&self, path: &str) -> u64 {
-        self.directories(path)
-            .iter()
-            .flat_map(|directory| ["memory.events", "memory.oom_control"].map(|file| directory.join(file)))
-            .filter_map(|file| fs::read_to_string(file).ok())
-            .filter_map(|text| oom_kills_in(&text))
-            .sum()
+    /// The files that count processes killed for want of memory.
+    pub(crate) fn oom_counters(&self, path: &str) -> Vec<PathBuf> {
+        let files = ["memory.events", "memory.oom_control"];
+        let all =
+            self.directories(path).into_iter().flat_map(|directory| files.map(|file| directory.join(file)));
+        all.filter(|file| file.exists()).collect()
     }
 
     /// Kills every process in a cgroup and below and waits for their end; false if some remain.
@@ -242,10 +240,6 @@ fn hierarchy_in(line: &str) -> Option<Hierarchy> {
     }
 }
 
-fn oom_kills_in(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
-}
-
 /// Ids of the processes in a cgroup and below.
 fn members(directory: &Path) -> BTreeSet<u32> {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
@@ -309,12 +303,5 @@ mod tests {
         let found =
             hierarchies_in("30 20 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
         assert!(Cgroups { hierarchies: found }.is_unified());
-    }
-
-    #[test]
-    fn kills_for_want_of_memory_are_read_from_both_versions() {
-        assert_eq!(oom_kills_in("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), Some(2));
-        assert_eq!(oom_kills_in("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n"), Some(1));
-        assert_eq!(oom_kills_in("oom_kill_disable 0\n"), None);
     }
 }

@@ -203,6 +203,7 @@ impl Inner {
             oom_score_adj: config.resources.oom_score_adj,
             stdin: config.stdin,
             tty: config.tty,
+            keeper: self.layout.keeper(),
         };
         launch.save(directory)?;
         // Last: a container without this record was never made.

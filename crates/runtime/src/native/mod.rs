@@ -98,6 +98,7 @@ impl NativeRuntime {
             state::make_private(&directory)
                 .map_err(failed("making directory", &directory.display().to_string()))?;
         }
+        layout.install_keeper().map_err(failed("writing", &layout.keeper().display().to_string()))?;
         let cgroups = Cgroups::detect().map_err(failed("reading", "/proc/self/mountinfo"))?;
         let runtime = Self {
             inner: Arc::new(Inner {

@@ -10,9 +10,14 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Compiled by `build.rs`; empty where that was not possible.
+const KEEPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keeper"));
 
 /// Where things are kept.
 #[derive(Clone, Debug)]
@@ -38,6 +43,34 @@ impl Layout {
 
     pub(crate) fn container(&self, id: &str) -> PathBuf {
         self.containers().join(id)
+    }
+
+    /// The program that shims become; named after its contents, as those of an earlier Sagong may be running.
+    pub(crate) fn keeper(&self) -> PathBuf {
+        static NAME: OnceLock<String> = OnceLock::new();
+        let name = NAME.get_or_init(|| {
+            let mut hasher = DefaultHasher::new();
+            KEEPER.hash(&mut hasher);
+            format!("keeper-{:016x}", hasher.finish())
+        });
+        self.root.join(name)
+    }
+
+    /// Writes that program, unless it is there.
+    pub(crate) fn install_keeper(&self) -> io::Result<()> {
+        let path = self.keeper();
+        if path.metadata().is_ok_and(|metadata| metadata.len() == KEEPER.len() as u64) {
+            return Ok(());
+        }
+        let temporary = path.with_extension(std::process::id().to_string());
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o700)
+            .open(&temporary)?
+            .write_all(KEEPER)?;
+        fs::rename(temporary, path)
     }
 
     /// Directory of the pins of a sandbox's namespaces.
@@ -102,6 +135,8 @@ pub(crate) struct LaunchRecord {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) stdin: bool,
     pub(crate) tty: bool,
+    /// The program that the shim becomes once the container runs.
+    pub(crate) keeper: PathBuf,
 }
 
 /// The container's shim, written by itself.

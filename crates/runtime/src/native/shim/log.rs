@@ -1,10 +1,12 @@
 //! Log files of containers, in the format of CRI: `TIME STREAM TAG TEXT`, the tag `P` on a line that goes on.
+//!
+//! Compiled into the keeper as well, so that it knows nothing but the standard library.
 
-use jiff::Timestamp;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest text on one line, as with containerd.
 const LONGEST: usize = 16 * 1024;
@@ -14,7 +16,7 @@ const LARGEST: u64 = 10 * 1024 * 1024;
 const FILES: u32 = 5;
 
 /// The log file of one container. Errors while writing lose lines, never stop the container.
-pub(super) struct Log {
+pub(crate) struct Log {
     path: PathBuf,
     file: File,
     size: u64,
@@ -24,14 +26,14 @@ pub(super) struct Log {
 }
 
 /// What one stream of a container wrote since the last line ended.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     name: &'static str,
     pending: Vec<u8>,
 }
 
 impl Log {
     /// Opens the file at its end, making it and its directory if need be.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -41,7 +43,7 @@ impl Log {
     }
 
     fn line(&mut self, stream: &str, tag: char, text: &[u8]) {
-        let _ = write!(self.waiting, "{:.9} {stream} {tag} ", Timestamp::now());
+        let _ = write!(self.waiting, "{} {stream} {tag} ", now());
         self.waiting.extend_from_slice(text);
         self.waiting.push(b'\n');
         if self.waiting.len() >= 2 * LONGEST {
@@ -50,7 +52,7 @@ impl Log {
     }
 
     /// Writes what waits, then starts a new file if this one is large.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.file.write_all(&self.waiting).is_ok() {
             self.size += self.waiting.len() as u64;
         }
@@ -76,12 +78,12 @@ impl Log {
 }
 
 impl Stream {
-    pub(super) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self { name, pending: Vec::new() }
     }
 
     /// Takes what the container wrote; whole lines and those that are too long go to the log.
-    pub(super) fn take(&mut self, bytes: &[u8], log: &mut Log) {
+    pub(crate) fn take(&mut self, bytes: &[u8], log: &mut Log) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = LONGEST - self.pending.len();
@@ -103,7 +105,7 @@ impl Stream {
     }
 
     /// The stream ended: what it wrote without ending the line goes to the log as a partial line.
-    pub(super) fn end(&mut self, log: &mut Log) {
+    pub(crate) fn end(&mut self, log: &mut Log) {
         if !self.pending.is_empty() {
             self.emit('P', &[], log);
         }
@@ -120,6 +122,27 @@ impl Stream {
     }
 }
 
+/// The time as RFC 3339 writes it, with nanoseconds.
+pub(crate) fn now() -> String {
+    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn rfc3339(since_epoch: Duration) -> String {
+    let (days, second) = (since_epoch.as_secs() / 86_400, since_epoch.as_secs() % 86_400);
+    // Years that begin in March end with the leap day; 400 of them are an era of always the same length.
+    let day = days + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let nanoseconds = since_epoch.subsec_nanos();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
+}
+
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
@@ -127,7 +150,30 @@ fn create(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
     use rstest::rstest;
+
+    #[rstest]
+    #[case(0)]
+    #[case(951_782_399)]
+    #[case(951_782_400)]
+    #[case(951_868_800)]
+    #[case(1_709_164_800)]
+    #[case(1_735_689_599)]
+    #[case(4_107_542_400)]
+    fn times_are_written_as_the_library_reads_them(#[case] seconds: u64) {
+        let text = rfc3339(Duration::new(seconds, 1_002_003));
+        let read: Timestamp = text.parse().expect("a time");
+        assert_eq!(read.as_nanosecond(), i128::from(seconds) * 1_000_000_000 + 1_002_003, "{text}");
+    }
+
+    #[test]
+    fn every_day_of_four_centuries_is_written_as_the_library_writes_it() {
+        for day in 0..146_097_u64 {
+            let expected = Timestamp::from_second((day * 86_400) as i64).expect("in range");
+            assert_eq!(rfc3339(Duration::from_secs(day * 86_400)), format!("{expected:.9}"));
+        }
+    }
 
     fn logged(writes: &[&[u8]]) -> Vec<(String, String)> {
         let directory = tempfile::tempdir().expect("directory");

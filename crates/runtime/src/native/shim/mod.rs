@@ -10,6 +10,7 @@ mod log;
 mod memory;
 mod notes;
 mod run;
+mod stay;
 
 use nix::libc;
 use rustix::fd::OwnedFd;

@@ -2,7 +2,8 @@
 
 use super::console::Console;
 use super::launcher::Outcome;
-use super::log::{Log, Stream};
+use super::log::Log;
+use super::stay::Kept;
 use super::{StartReply, chain, memory, pipe, reply};
 use crate::native::cgroup::Cgroups;
 use crate::native::process::{self, ProcessIdentity};
@@ -11,27 +12,17 @@ use jiff::Timestamp;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::libc;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::fd::OwnedFd;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
-
-/// A container that runs.
-struct Running {
-    handle: OwnedFd,
-    started: Timestamp,
-    outputs: Vec<(OwnedFd, Stream)>,
-    /// Kept open so that the container's standard input does not end.
-    _input: Option<OwnedFd>,
-}
+use std::process::{Command, ExitCode};
 
 pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
     super::notes::keep();
-    let (launch, _lock) = match claim(directory) {
+    let (launch, lock) = match claim(directory) {
         Ok(claimed) => claimed,
         Err(error) => {
             let taken = error.kind() == io::ErrorKind::ResourceBusy;
@@ -39,27 +30,37 @@ pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let started = Log::open(&launch.log)
-        .map_err(|error| format!("opening the log {}: {error}", launch.log.display()))
-        .and_then(|log| Ok((start(directory, &launch)?, log)));
-    match started {
-        Ok((running, log)) => {
+    let log =
+        Log::open(&launch.log).map_err(|error| format!("opening the log {}: {error}", launch.log.display()));
+    match log.and_then(|_| start(directory, &launch)) {
+        Ok(mut kept) => {
             reply(socket, &StartReply::default());
-            let exit = stay(running, log, &launch.cgroup);
-            save(&exit, directory)
+            kept.held.push(lock);
+            become_keeper(&launch.keeper, &kept);
+            memory::trim();
+            kept.stay()
         }
         Err(message) => {
             let message = super::notes::explain(message, directory);
-            let exit = failed(message.clone());
-            let code = save(&exit, directory);
+            let code = save(&failed(message.clone()), directory);
             reply(socket, &StartReply { error: Some(message), taken: false });
             code
         }
     }
 }
 
+/// Returns only if that is not possible.
+fn become_keeper(program: &Path, kept: &Kept) {
+    let open = [&kept.handle].into_iter().chain(&kept.outputs).chain(&kept.held);
+    for descriptor in open {
+        let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty());
+    }
+    let error = Command::new(program).arg0("sagong-shim").args(kept.arguments()).env_clear().exec();
+    eprintln!("staying in the shim: {}: {error}", program.display());
+}
+
 /// Makes sure that this is the only shim of the container, and says who it is.
-fn claim(directory: &Path) -> io::Result<(LaunchRecord, File)> {
+fn claim(directory: &Path) -> io::Result<(LaunchRecord, OwnedFd)> {
     std::env::set_current_dir(directory)?;
     ignore_signals();
     let lock = File::create(directory.join("shim.lock"))?;
@@ -70,7 +71,7 @@ fn claim(directory: &Path) -> io::Result<(LaunchRecord, File)> {
     }
     ShimRecord { process: ProcessIdentity::of(std::process::id())? }.save(directory)?;
     let launch = LaunchRecord::load(directory)?.ok_or_else(|| io::Error::other("launch.json is missing"))?;
-    Ok((launch, lock))
+    Ok((launch, lock.into()))
 }
 
 /// Only the end of the container, or a kill, ends the shim.
@@ -81,18 +82,17 @@ fn ignore_signals() {
     }
 }
 
-fn start(directory: &Path, launch: &LaunchRecord) -> Result<Running, String> {
+fn start(directory: &Path, launch: &LaunchRecord) -> Result<Kept, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let shims = format!("{}/shims", crate::native::cgroup_root(&launch.instance));
-    Cgroups::detect()
-        .and_then(|cgroups| cgroups.detach_self(&shims))
-        .map_err(step("moving the shim's cgroup"))?;
+    let cgroups = Cgroups::detect().map_err(step("reading the mounted cgroups"))?;
+    cgroups.detach_self(&shims).map_err(step("moving the shim's cgroup"))?;
     let (launcher, outcome) = Outcome::new().map_err(step("making a pipe"))?;
     let mut builder = ContainerBuilder::new(launch.id.clone(), SyscallType::default())
         .with_root_path(directory.join("oci"))
         .map_err(|error| chain(&error))?
         .with_executor(launcher);
-    let (mut outputs, mut input, mut console) = (Vec::new(), None, None);
+    let (mut outputs, mut held, mut console) = (Vec::new(), Vec::new(), None);
     if launch.tty {
         let listening = Console::listen(directory).map_err(step("listening for the terminal"))?;
         builder = builder.with_console_socket(Some(listening.path.clone()));
@@ -102,13 +102,14 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Running, String> {
         let (errors, inner_errors) = pipe().map_err(step("making a pipe"))?;
         let inner_input = if launch.stdin {
             let (inner, outer) = pipe().map_err(step("making a pipe"))?;
-            input = Some(outer);
+            // Open, so that the container's standard input does not end.
+            held.push(outer);
             inner
         } else {
             super::null().map_err(step("opening /dev/null"))?
         };
         builder = builder.with_stdin(inner_input).with_stdout(inner_output).with_stderr(inner_errors);
-        outputs = vec![(output, Stream::new("stdout")), (errors, Stream::new("stderr"))];
+        outputs = vec![output, errors];
     }
     let built = builder.as_init(directory).with_systemd(false).with_detach(true).build();
     let mut container = match built {
@@ -122,7 +123,7 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Running, String> {
     let handle = process::open(pid).map_err(step("opening the container's process"))?;
     let handle = handle.ok_or("the container's process ended before it was started")?;
     if let Some(console) = console {
-        outputs = vec![(console.receive().map_err(step("receiving the terminal"))?, Stream::new("stdout"))];
+        outputs = vec![console.receive().map_err(step("receiving the terminal"))?];
     }
     adjust_oom_score(pid, launch.oom_score_adj);
     container.start().map_err(|error| chain(&error))?;
@@ -135,7 +136,16 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Running, String> {
     ProcessIdentity::of(pid)
         .and_then(|process| StartRecord { process, started }.save(directory))
         .map_err(step("recording the start"))?;
-    Ok(Running { handle, started, outputs, _input: input })
+    Ok(Kept {
+        directory: directory.to_owned(),
+        log: launch.log.clone(),
+        started: started.to_string(),
+        pid: pid.cast_signed(),
+        handle,
+        outputs,
+        held,
+        counters: cgroups.oom_counters(&launch.cgroup),
+    })
 }
 
 /// A lower score than one's own needs a privilege that Sagong may lack; a container without its score still runs.
@@ -144,68 +154,6 @@ fn adjust_oom_score(pid: u32, score: Option<i32>) {
     if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
         eprintln!("oom_score_adj {score} was not set: {error}");
     }
-}
-
-fn stay(mut running: Running, mut log: Log, cgroup: &str) -> ExitRecord {
-    let _ = std::env::set_current_dir("/");
-    for (output, _) in &running.outputs {
-        let _ = rustix::fs::fcntl_setfl(output, rustix::fs::OFlags::NONBLOCK);
-    }
-    let mut buffer = vec![0; 16 * 1024];
-    memory::trim();
-    while !wait(&running) {
-        copy(&mut running.outputs, &mut buffer, &mut log);
-        log.flush();
-    }
-    let status = waitid(WaitId::PidFd(running.handle.as_fd()), WaitIdOptions::EXITED).ok().flatten();
-    let finished = Timestamp::now();
-    copy(&mut running.outputs, &mut buffer, &mut log);
-    for (_, stream) in &mut running.outputs {
-        stream.end(&mut log);
-    }
-    log.flush();
-    let signal = status.as_ref().and_then(|status| status.terminating_signal()).unwrap_or_default();
-    let code = status.as_ref().and_then(|status| status.exit_status()).unwrap_or(128 + signal);
-    let oom_kills = Cgroups::detect().map(|cgroups| cgroups.oom_kills(cgroup)).unwrap_or_default();
-    let reason = match (code, oom_kills) {
-        (0, _) => "Completed",
-        (_, 1..) => "OOMKilled",
-        _ => "Error",
-    };
-    ExitRecord {
-        started: Some(running.started),
-        finished,
-        exit_code: code,
-        signal,
-        reason: reason.to_owned(),
-        message: String::new(),
-    }
-}
-
-/// Waits for output, or for the container's end: true.
-fn wait(running: &Running) -> bool {
-    let mut events: Vec<PollFd<'_>> = vec![PollFd::new(&running.handle, PollFlags::IN)];
-    events.extend(running.outputs.iter().map(|(output, _)| PollFd::new(output, PollFlags::IN)));
-    let _ = poll(&mut events, None);
-    !events[0].revents().is_empty()
-}
-
-/// Copies all there is to read; streams that ended are dropped.
-fn copy(outputs: &mut Vec<(OwnedFd, Stream)>, buffer: &mut [u8], log: &mut Log) {
-    outputs.retain_mut(|(output, stream)| {
-        loop {
-            match rustix::io::read(&*output, &mut *buffer) {
-                Ok(0) => break,
-                Ok(length) => stream.take(&buffer[..length], log),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return true,
-                // A terminal whose other side was closed.
-                Err(_) => break,
-            }
-        }
-        stream.end(log);
-        false
-    });
 }
 
 fn failed(message: String) -> ExitRecord {

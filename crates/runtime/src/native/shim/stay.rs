@@ -1,0 +1,229 @@
+//! Beside a container that runs: copying what it writes into its log, and recording how it ends.
+//!
+//! Compiled into the keeper as well, so that it knows nothing but the standard library.
+
+#![allow(unsafe_code)]
+
+use super::log::{Log, Stream, now};
+use std::ffi::{OsString, c_int, c_short, c_ulong, c_void};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A container that runs. What it holds open has to be passed on when another program takes over.
+pub(crate) struct Kept {
+    /// The container's directory.
+    pub(crate) directory: PathBuf,
+    /// Its log.
+    pub(crate) log: PathBuf,
+    /// When it was started (RFC 3339).
+    pub(crate) started: String,
+    /// Its process, a child of this one.
+    pub(crate) pid: i32,
+    /// The same, as a descriptor that can be waited for.
+    pub(crate) handle: OwnedFd,
+    /// What it writes: standard output, or a terminal, and standard error.
+    pub(crate) outputs: Vec<OwnedFd>,
+    /// Descriptors that only have to stay open.
+    pub(crate) held: Vec<OwnedFd>,
+    /// Files of its cgroup that count processes killed for want of memory.
+    pub(crate) counters: Vec<PathBuf>,
+}
+
+impl Kept {
+    /// For another program's [`Kept::from_arguments`]; without the program's own name.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let number = |descriptor: &OwnedFd| OsString::from(descriptor.as_raw_fd().to_string());
+        let list = |descriptors: &[OwnedFd]| {
+            let numbers: Vec<String> = descriptors.iter().map(|one| one.as_raw_fd().to_string()).collect();
+            OsString::from(numbers.join(","))
+        };
+        let mut arguments = vec![
+            self.directory.clone().into_os_string(),
+            self.log.clone().into_os_string(),
+            self.started.clone().into(),
+            self.pid.to_string().into(),
+            number(&self.handle),
+            list(&self.outputs),
+            list(&self.held),
+        ];
+        arguments.extend(self.counters.iter().map(|path| path.clone().into_os_string()));
+        arguments
+    }
+
+    /// Takes over; None if these are not the arguments of a container.
+    #[allow(dead_code, reason = "only the keeper takes over")]
+    pub(crate) fn from_arguments(arguments: &[OsString]) -> Option<Self> {
+        let [directory, log, started, pid, handle, outputs, held, counters @ ..] = arguments else {
+            return None;
+        };
+        let own = |number: &str| {
+            let number: RawFd = number.parse().ok().filter(|number| *number > 2)?;
+            // SAFETY: the shim passed it on open, and names it once.
+            Some(unsafe { OwnedFd::from_raw_fd(number) })
+        };
+        let list = |numbers: &OsString| -> Option<Vec<OwnedFd>> {
+            numbers.to_str()?.split(',').filter(|number| !number.is_empty()).map(own).collect()
+        };
+        Some(Self {
+            directory: directory.into(),
+            log: log.into(),
+            started: started.to_str()?.to_owned(),
+            pid: pid.to_str()?.parse().ok()?,
+            handle: own(handle.to_str()?)?,
+            outputs: list(outputs)?,
+            held: list(held)?,
+            counters: counters.iter().map(PathBuf::from).collect(),
+        })
+    }
+
+    /// Stays until the container has ended, and records that.
+    pub(crate) fn stay(self) -> ExitCode {
+        // Nothing may keep a directory in use.
+        let _ = std::env::set_current_dir("/");
+        let names = ["stdout", "stderr"];
+        let mut outputs: Vec<(File, Stream)> = Vec::new();
+        for (output, name) in self.outputs.into_iter().zip(names) {
+            set_nonblocking(&output);
+            outputs.push((File::from(output), Stream::new(name)));
+        }
+        let mut log = Log::open(&self.log).ok();
+        let mut buffer = vec![0; 16 * 1024];
+        while !wait(&self.handle, &outputs) {
+            copy(&mut outputs, &mut buffer, &mut log);
+        }
+        let status = reap(self.pid);
+        let finished = now();
+        copy(&mut outputs, &mut buffer, &mut log);
+        if let Some(log) = &mut log {
+            outputs.iter_mut().for_each(|(_, stream)| stream.end(log));
+            log.flush();
+        }
+        let (code, signal) = match status & 0x7f {
+            0 => ((status >> 8) & 0xff, 0),
+            signal => (128 + signal, signal),
+        };
+        let oom_kills: u64 = self.counters.iter().filter_map(oom_kills).sum();
+        let reason = match (code, oom_kills) {
+            (0, _) => "Completed",
+            (_, 1..) => "OOMKilled",
+            _ => "Error",
+        };
+        // As `ExitRecord` is read; none of these values needs escaping.
+        let record = format!(
+            r#"{{"started":"{}","finished":"{finished}","exit_code":{code},"signal":{signal},"reason":"{reason}","message":""}}"#,
+            self.started,
+        );
+        let temporary = self.directory.join(".exit.json.new");
+        let written = fs::write(&temporary, record);
+        match written.and_then(|()| fs::rename(&temporary, self.directory.join("exit.json"))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("recording the exit: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Number of processes killed for want of memory, from `memory.events` (version 2) or `memory.oom_control` (1).
+pub(crate) fn oom_kills(counter: &PathBuf) -> Option<u64> {
+    let text = fs::read_to_string(counter).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+/// Copies all there is to read; streams that ended are dropped.
+fn copy(outputs: &mut Vec<(File, Stream)>, buffer: &mut [u8], log: &mut Option<Log>) {
+    outputs.retain_mut(|(output, stream)| {
+        loop {
+            match (output.read(buffer), &mut *log) {
+                (Ok(0), log) => {
+                    if let Some(log) = log {
+                        stream.end(log);
+                    }
+                    return false;
+                }
+                (Ok(length), Some(log)) => stream.take(&buffer[..length], log),
+                (Ok(_), None) => {}
+                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
+                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // A terminal whose other side was closed.
+                (Err(_), log) => {
+                    if let Some(log) = log {
+                        stream.end(log);
+                    }
+                    return false;
+                }
+            }
+        }
+    });
+    if let Some(log) = log {
+        log.flush();
+    }
+}
+
+#[repr(C)]
+struct PollFd {
+    fd: c_int,
+    events: c_short,
+    revents: c_short,
+}
+
+// Of the C library, which every program is linked with; the same on every architecture of Linux.
+unsafe extern "C" {
+    fn poll(descriptors: *mut PollFd, count: c_ulong, timeout: c_int) -> c_int;
+    fn wait4(pid: c_int, status: *mut c_int, options: c_int, usage: *mut c_void) -> c_int;
+    fn fcntl(descriptor: c_int, command: c_int, ...) -> c_int;
+}
+
+/// Waits for output, or for the container's end: true.
+fn wait(handle: &OwnedFd, outputs: &[(File, Stream)]) -> bool {
+    const IN: c_short = 1;
+    let entry = |fd: RawFd| PollFd { fd, events: IN, revents: 0 };
+    let mut entries = vec![entry(handle.as_raw_fd())];
+    entries.extend(outputs.iter().map(|(output, _)| entry(output.as_raw_fd())));
+    // SAFETY: the entries are as many as said, and outlive the call.
+    unsafe { poll(entries.as_mut_ptr(), entries.len() as c_ulong, -1) };
+    entries[0].revents != 0
+}
+
+/// Takes the status of a child that has ended.
+fn reap(pid: i32) -> c_int {
+    const ALL: c_int = 0x4000_0000;
+    let mut status = 0;
+    loop {
+        // SAFETY: the status outlives the call; the usage is not asked for.
+        let found = unsafe { wait4(pid, &mut status, ALL, std::ptr::null_mut()) };
+        if found >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return status;
+        }
+    }
+}
+
+fn set_nonblocking(descriptor: &OwnedFd) {
+    const SET_FLAGS: c_int = 4;
+    const NONBLOCK: c_int =
+        if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 0o200 } else { 0o4000 };
+    // SAFETY: takes no pointers.
+    unsafe { fcntl(descriptor.as_raw_fd(), SET_FLAGS, NONBLOCK) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_for_want_of_memory_are_read_from_both_versions() {
+        let directory = tempfile::tempdir().expect("directory");
+        let counted = |text: &str| {
+            let file = directory.path().join("counter");
+            fs::write(&file, text).expect("write");
+            oom_kills(&file)
+        };
+        assert_eq!(counted("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), Some(2));
+        assert_eq!(counted("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n"), Some(1));
+        assert_eq!(counted("oom_kill_disable 0\n"), None);
+    }
+}

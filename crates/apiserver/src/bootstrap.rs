@@ -7,9 +7,30 @@ use crate::rest::modify::{Next, raw};
 use crate::state::Core;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
 
 /// The namespaces upstream's server makes.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// How often what every cluster has is looked after (upstream's interval).
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Makes again what users delete (`kubectl delete all --all`), until the server stops.
+pub(crate) async fn keep(core: Arc<Core>, service_ip: Ipv4Addr, address: IpAddr, port: u16) {
+    let mut tick = tokio::time::interval(KEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = core.stopping.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if let Err(Failure(status)) = bootstrap(&core, service_ip, address, port).await {
+            tracing::warn!(message = status.message, "keeping what every cluster has failed");
+        }
+    }
+}
 
 /// Makes what is missing, and points the `kubernetes` service at this server.
 pub(crate) async fn bootstrap(core: &Core, service_ip: Ipv4Addr, address: IpAddr, port: u16) -> Outcome<()> {

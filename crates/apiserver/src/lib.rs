@@ -120,11 +120,13 @@ impl ApiServer {
         Ok(Self { core: Arc::new(core), service_ip })
     }
 
-    /// Makes the namespaces and the `kubernetes` service every cluster has, and begins to expire events.
+    /// Makes the namespaces and the `kubernetes` service every cluster has, keeps them there, and begins to expire
+    /// events.
     /// `address` and `port` are where pods reach this server. Idempotent.
     pub async fn bootstrap(&self, address: IpAddr, port: u16) -> Result<(), StartError> {
         let made = bootstrap::bootstrap(&self.core, self.service_ip, address, port).await;
         made.map_err(|Failure(status)| StartError::Bootstrap(status.message.unwrap_or_default()))?;
+        tokio::spawn(bootstrap::keep(self.core.clone(), self.service_ip, address, port));
         tokio::spawn(events::sweep(self.core.clone()));
         Ok(())
     }

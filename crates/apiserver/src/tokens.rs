@@ -121,8 +121,7 @@ pub(crate) async fn authenticate(core: &Core, token: &str) -> Option<Arc<User>> 
 /// POST of `/serviceaccounts/NAME/token`: issues a token.
 pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
     let json = input::to_json(&context.headers, &context.body)?;
-    let mut request: TokenRequest = serde_json::from_slice(&json)
-        .map_err(|error| Failure::bad_request(format!("TokenRequest cannot be read: {error}")))?;
+    let mut request = read(&json)?;
     let entry = context.core.store.get(&context.key()).await?;
     let entry = entry.ok_or_else(|| context.resource.not_found(context.name()))?;
     let account = context.resource.decode_stored(&Stored::from(&entry))?;
@@ -159,6 +158,16 @@ pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
     let expires = now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
     request.status = Some(TokenRequestStatus { token, expiration_timestamp: Time(expires) });
     Ok(answer::json_value(StatusCode::CREATED, &request))
+}
+
+/// Reads a request. Its status is ours to give; clients send an empty one, which is not a valid status.
+fn read(json: &[u8]) -> Outcome<TokenRequest> {
+    input::check_type(json, "authentication.k8s.io/v1", "TokenRequest")?;
+    let read = serde_json::from_slice::<serde_json::Value>(json).and_then(|mut value| {
+        value.as_object_mut().map(|object| object.remove("status"));
+        serde_json::from_value(value)
+    });
+    read.map_err(|error| Failure::bad_request(format!("TokenRequest cannot be read: {error}")))
 }
 
 fn check_seconds(name: &str, seconds: i64) -> Outcome<()> {

@@ -83,3 +83,54 @@ async fn kubectl_applies_explains_and_discovers() {
     assert!(server.ok(&["get", "ns"], "").await.contains("kube-system"));
     assert!(server.ok(&["describe", "svc", "kubernetes"], "").await.contains("10.96.0.1"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_makes_objects_from_flags_and_says_what_is_wrong() {
+    if !has_kubectl() {
+        return;
+    }
+    let server = Server::start().await;
+    let ok = async |args: &[&str]| server.ok(args, "").await;
+    assert_eq!(ok(&["create", "deployment", "web", "--image=nginx"]).await, "deployment.apps/web created\n");
+    assert_eq!(ok(&["create", "configmap", "c", "--from-literal=a=b"]).await, "configmap/c created\n");
+    assert_eq!(ok(&["create", "secret", "generic", "s", "--from-literal=a=b"]).await, "secret/s created\n");
+    assert_eq!(ok(&["get", "secret", "s", "-o", "jsonpath={.data.a}"]).await, "Yg==");
+    assert_eq!(ok(&["create", "namespace", "n"]).await, "namespace/n created\n");
+    assert_eq!(ok(&["create", "serviceaccount", "builder"]).await, "serviceaccount/builder created\n");
+    assert_eq!(ok(&["create", "token", "builder"]).await.matches('.').count(), 2);
+    assert_eq!(ok(&["run", "p", "--image=nginx"]).await, "pod/p created\n");
+    let exposed = ok(&["expose", "deployment", "web", "--port=80", "--type=LoadBalancer"]).await;
+    assert_eq!(exposed, "service/web exposed\n");
+    assert!(ok(&["rollout", "pause", "deployment", "web"]).await.contains("paused"));
+    assert!(ok(&["rollout", "resume", "deployment", "web"]).await.contains("resumed"));
+    assert_eq!(ok(&["delete", "pod", "p"]).await, "pod \"p\" deleted\n");
+    assert_eq!(ok(&["delete", "rc", "--all"]).await, "No resources found\n");
+
+    let bad = async |text: &str| server.fails(&["create", "-f", "-"], text).await;
+    let wrong = bad(&deployment("kubia").replace("replicas", "replicass")).await;
+    assert!(wrong.contains("strict decoding error: unknown field \"spec.replicass\""), "{wrong}");
+    let wrong = bad(&deployment("kubia").replace("replicas: 3", "replicas: -1")).await;
+    assert!(
+        wrong.contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        "{wrong}"
+    );
+    let wrong =
+        bad(&deployment("kubia").replace("matchLabels: {app: kubia}", "matchLabels: {app: other}")).await;
+    assert!(wrong.contains("`selector` does not match template `labels`"), "{wrong}");
+    let wrong = bad(&deployment("Kubia_")).await;
+    assert!(wrong.contains("metadata.name: Invalid value: \"Kubia_\""), "{wrong}");
+    let both = "spec:\n  strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0}}";
+    let wrong = bad(&deployment("kubia").replacen("spec:", both, 1)).await;
+    assert!(wrong.contains("may not be 0 when `maxSurge` is 0"), "{wrong}");
+    let wrong = bad("apiVersion: v1\nkind: Widget\nmetadata: {name: w}\n").await;
+    assert!(wrong.contains("no matches for kind \"Widget\" in version \"v1\""), "{wrong}");
+    let wrong = bad("apiVersion: v1\nkind: Pod\n  metadata: {\n").await;
+    assert!(wrong.contains("line 3"), "{wrong}");
+    let patch = ["patch", "deployment", "web", "-p", r#"{"spec":{"selector":{"matchLabels":{"a":"b"}}}}"#];
+    let wrong = server.fails(&patch, "").await;
+    assert!(wrong.contains("field is immutable"), "{wrong}");
+    let wrong = server.fails(&["get", "widgets"], "").await;
+    assert!(wrong.contains("the server doesn't have a resource type \"widgets\""), "{wrong}");
+    let wrong = server.fails(&["get", "deploy", "nosuch"], "").await;
+    assert_eq!(wrong, "Error from server (NotFound): deployments.apps \"nosuch\" not found\n");
+}

@@ -2,7 +2,7 @@
 
 mod support;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
@@ -506,4 +506,53 @@ async fn service_accounts_get_tokens_that_name_them() {
     let (code, _) =
         server.json("POST", &path, &json!({"spec": {"audiences": [], "expirationSeconds": 1}})).await;
     assert_eq!(code, 422);
+}
+
+#[tokio::test]
+async fn a_watch_of_one_object_shows_that_one() {
+    let server = Server::start().await;
+    for name in ["a", "ab"] {
+        server.json("POST", MAPS, &config_map(name)).await;
+    }
+    let path = format!("{MAPS}/a?watch=1&timeoutSeconds=1");
+    let (_, _, text) = server.request("GET", &path, &[], "").await;
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 1, "{text}");
+    assert_eq!(events[0]["object"]["metadata"]["name"], "a");
+}
+
+#[tokio::test]
+async fn what_is_stored_survives_a_restart_and_so_do_allocations() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let pki = sagong_apiserver::pki::Pki::open(dir.path(), &[], &[]).unwrap();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let services = |api: &sagong_apiserver::ApiServer| -> Api<k8s_openapi::api::core::v1::Service> {
+        Api::default_namespaced(api.client(sagong_apiserver::authn::User::admin("test")))
+    };
+    let address = "192.0.2.1".parse().unwrap();
+    let ip = {
+        let api = support::api(dir.path(), &pki).await;
+        api.bootstrap(address, 6443).await.unwrap();
+        let made = services(&api)
+            .create(&PostParams::default(), &serde_json::from_value(service.clone()).unwrap())
+            .await
+            .unwrap();
+        api.stop();
+        made.spec.unwrap().cluster_ip.unwrap()
+    };
+    // The store's file is free again once everything that held it has gone.
+    let api = loop {
+        match std::panic::AssertUnwindSafe(support::api(dir.path(), &pki)).catch_unwind().await {
+            Ok(api) => break api,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    api.bootstrap(address, 6443).await.unwrap();
+    assert_eq!(services(&api).get("s").await.unwrap().spec.unwrap().cluster_ip, Some(ip.clone()));
+    let mut second = service;
+    second["metadata"]["name"] = json!("t");
+    second["spec"]["clusterIP"] = json!(ip);
+    let taken = services(&api).create(&PostParams::default(), &serde_json::from_value(second).unwrap()).await;
+    assert!(taken.unwrap_err().to_string().contains("provided IP is already allocated"));
 }

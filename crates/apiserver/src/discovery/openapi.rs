@@ -1,11 +1,14 @@
 //! `/openapi/v2` and `/openapi/v3`, made from the types when first asked for.
 
 use super::{hash, tagged};
+use crate::answer;
 use crate::body::Body;
 use crate::failure::Outcome;
+use crate::negotiate;
 use crate::query::Query;
 use crate::state::Core;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -30,11 +33,26 @@ impl Documents {
     }
 }
 
+/// The beginning of the media types of OpenAPI 2 in protobuf.
+const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2";
+
+/// An OpenAPI 2 document without paths and definitions, in protobuf (`openapi.v2.Document`: swagger, info with
+/// title and version, paths). kubectl asks for it in this form only when version 3 does not tell it enough:
+/// about kinds that are not served, of which it would not tell either.
+const V2_PROTOBUF: &[u8] = b"\x0a\x032.0\x12\x13\x0a\x0aKubernetes\x12\x05v1.33\x42\x00";
+
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    negotiate::clauses(headers).first().is_some_and(|clause| clause.media_type.starts_with(V2_PROTOBUF_TYPE))
+}
+
 /// Answers below `/openapi`.
 pub(super) fn answer(core: &Core, parts: &Parts, rest: &[&str]) -> Outcome<Response<Body>> {
     let documents = &core.discovery.openapi;
     let kinds = &core.resources.kinds;
     match rest {
+        ["v2"] if wants_protobuf(&parts.headers) => {
+            Ok(answer::raw(StatusCode::OK, "application/octet-stream", V2_PROTOBUF))
+        }
         ["v2"] => {
             let made = documents.get_or_make("v2", || Some(openapi::v2(kinds)));
             Ok(document(parts, made.ok_or(ApiError::UnknownResource)?))

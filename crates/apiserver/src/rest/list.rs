@@ -53,7 +53,7 @@ pub(crate) async fn list(context: &Context) -> Outcome<Response<Body>> {
     let current = context.core.store.revision();
     check_versions(context, current)?;
     let wanted = context.wanted()?;
-    let prefix = context.resource.prefix(context.namespace.as_deref());
+    let prefix = selection.prefix(&context.resource, context.namespace.as_deref());
     let limit = usize::try_from(context.number("limit")?.unwrap_or(0)).unwrap_or(0);
     let from = match context.query.get("continue") {
         Some(token) => Some(Continue::decode(token, &prefix)?),

@@ -69,10 +69,20 @@ impl Selectable {
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`.
     pub(crate) fn parse(query: &Query, resource: &Resource) -> Outcome<Self> {
+        Self::with_fields(query, resource, query.get("fieldSelector").unwrap_or("").to_owned())
+    }
+
+    /// The same for one object, which the URL names (`/pods/NAME?watch=true`).
+    pub(crate) fn of_one(query: &Query, resource: &Resource, name: &str) -> Outcome<Self> {
+        let given = query.get("fieldSelector").map(|fields| format!("{fields},")).unwrap_or_default();
+        Self::with_fields(query, resource, format!("{given}metadata.name={name}"))
+    }
+
+    fn with_fields(query: &Query, resource: &Resource, fields: String) -> Outcome<Self> {
         let labels = Selector::parse(query.get("labelSelector").unwrap_or(""))
             .map_err(|error| Failure::bad_request(format!("unable to parse requirement: {error}")))?;
-        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or(""))
-            .map_err(|error| Failure::bad_request(error.to_string()))?;
+        let fields =
+            FieldSelector::parse(&fields).map_err(|error| Failure::bad_request(error.to_string()))?;
         if !fields.is_everything() {
             fields
                 .check_supported(&supported_fields(resource))
@@ -86,9 +96,13 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// The one name that can match, if the selector asks for a name.
-    pub(crate) fn required_name(&self) -> Option<&str> {
-        self.fields.required_value("metadata.name")
+    /// What the store keys of all objects that can match begin with: one key, when a name is asked for.
+    /// (Keys that one is a prefix of begin so too; [`Selection::matches`] sorts them out.)
+    pub(crate) fn prefix(&self, resource: &Resource, namespace: Option<&str>) -> String {
+        match self.fields.required_value("metadata.name") {
+            Some(name) if namespace.is_some() || !resource.id.namespaced => resource.key(namespace, name),
+            _ => resource.prefix(namespace),
+        }
     }
 
     /// Whether an object is selected.

@@ -63,7 +63,10 @@ impl Request {
             bookmarks,
             mark_initial: send_initial == Some(true) && bookmarks,
             timeout: Duration::from_secs(seconds),
-            selection: Selection::parse(query, &context.resource)?,
+            selection: match &context.name {
+                Some(name) => Selection::of_one(query, &context.resource, name)?,
+                None => Selection::parse(query, &context.resource)?,
+            },
         })
     }
 }
@@ -124,13 +127,7 @@ fn respond(pieces: impl futures::Stream<Item = Result<Bytes, BoxError>> + Send +
 /// Subscribes, and lists first when the client begins with the present state.
 async fn open(context: &Context, request: &Request, mut formatter: Formatter) -> Outcome<Stream> {
     let core = context.core.clone();
-    let prefix = match request.selection.required_name() {
-        // One object: only its key is watched (and keys it is a prefix of, which the selector filters out).
-        Some(name) if context.namespace.is_some() || !context.resource.id.namespaced => {
-            context.resource.key(context.namespace.as_deref(), name)
-        }
-        _ => context.resource.prefix(context.namespace.as_deref()),
-    };
+    let prefix = request.selection.prefix(&context.resource, context.namespace.as_deref());
     let mut first = Vec::new();
     let from = match request.from {
         Some(from) => {

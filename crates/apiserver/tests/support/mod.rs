@@ -1,5 +1,5 @@
 //! A whole API server for a test: a real store in a directory of its own, real certificates, a real port.
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use sagong_apiserver::authn::User;
 use sagong_apiserver::pki::Pki;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const MOUNT: &str = "/sys/fs/cgroup";
+pub(super) const MOUNT: &str = "/sys/fs/cgroup";
 
 /// A mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,52 +149,7 @@ impl Cgroups {
     }
 }
 
-/// Says in one line why containers cannot be put into cgroups here, and what to do; nothing if they can.
-pub fn check_cgroups() -> Result<(), String> {
-    let cgroups = Cgroups::detect().map_err(|error| format!("cannot read /proc/self/mountinfo: {error}"))?;
-    if cgroups.hierarchies.is_empty() {
-        return Err(format!(
-            "no cgroups are mounted below {MOUNT}; mount them: mount -t cgroup2 none {MOUNT}"
-        ));
-    }
-    let required: &[&str] =
-        if cgroups.is_unified() { &["cpu", "memory"] } else { &["cpu", "memory", "devices"] };
-    if let Some(missing) = required.iter().find(|name| !cgroups.has_controller(name)) {
-        return Err(format!(
-            "the cgroup controller {missing:?} is not available; enable it (kernel command line \
-             cgroup_enable={missing}, or delegate it to this container)"
-        ));
-    }
-    for hierarchy in &cgroups.hierarchies {
-        let used = hierarchy.unified || hierarchy.controllers.iter().any(|name| !name.starts_with("name="));
-        if used {
-            probe(hierarchy)?;
-        }
-    }
-    Ok(())
-}
-
-fn probe(hierarchy: &Hierarchy) -> Result<(), String> {
-    let mount = hierarchy.mount.display();
-    let directory = hierarchy.mount.join(format!("sagong-probe-{}", std::process::id()));
-    if let Err(error) = fs::create_dir(&directory).or_else(ignore(io::ErrorKind::AlreadyExists)) {
-        return Err(format!(
-            "cannot make a cgroup in {mount}: {error}; run as root, with {mount} mounted read-write"
-        ));
-    }
-    let _ = fs::remove_dir(&directory);
-    if !hierarchy.unified || hierarchy.mount != Path::new(MOUNT) {
-        return Ok(());
-    }
-    fs::write(hierarchy.mount.join("cgroup.subtree_control"), "+cpu +memory").map_err(|error| {
-        format!(
-            "cannot enable the controllers cpu and memory in {mount}: {error}; if Sagong runs in a container, move \
-             that container's processes into a child cgroup first"
-        )
-    })
-}
-
-fn ignore(kind: io::ErrorKind) -> impl Fn(io::Error) -> io::Result<()> {
+pub(super) fn ignore(kind: io::ErrorKind) -> impl Fn(io::Error) -> io::Result<()> {
     move |error| if error.kind() == kind { Ok(()) } else { Err(error) }
 }
 

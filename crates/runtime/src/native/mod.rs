@@ -8,6 +8,7 @@ mod cgroup;
 mod containers;
 mod destroy;
 mod exec;
+mod fit;
 mod process;
 mod sandbox;
 mod sandboxes;
@@ -19,8 +20,8 @@ mod state;
 mod testing;
 mod watch;
 
-pub use cgroup::check_cgroups;
 pub use destroy::destroy_all;
+pub use fit::check_cgroups;
 pub use shim::shim_main;
 
 use crate::{
@@ -100,6 +101,7 @@ impl NativeRuntime {
         }
         layout.install_keeper().map_err(failed("writing", &layout.keeper().display().to_string()))?;
         let cgroups = Cgroups::detect().map_err(failed("reading", "/proc/self/mountinfo"))?;
+        cgroups.arrange().map_err(failed("passing controllers on in", "the root cgroup"))?;
         let runtime = Self {
             inner: Arc::new(Inner {
                 options,

@@ -118,3 +118,21 @@ async fn a_shim_leads_a_session_of_its_own_and_needs_little_memory() {
     };
     tokio::time::timeout(PATIENCE, lean).await.expect("at most 256 KiB of its own");
 }
+
+#[tokio::test]
+async fn without_the_keeper_the_shim_stays_itself() {
+    let mut bench = Bench::new();
+    for entry in std::fs::read_dir(&bench.options.root).expect("list").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("keeper-") {
+            std::fs::remove_file(entry.path()).expect("remove");
+        }
+    }
+    let container = bench.run(bench.container_config(&["out", "hello\\n", "sleep", "600000"])).await;
+    bench.logged("stdout F hello").await;
+    let shim = parent(bench.pid(&container.id).await);
+    let status = std::fs::read_to_string(format!("/proc/{shim}/status")).expect("status");
+    assert!(status.contains("Name:\tsagong-runtime-"), "{status}");
+    bench.runtime.signal_container(&container.id, 9).await.expect("signal");
+    let state = bench.ended(&container.id).await;
+    assert!(matches!(state, ContainerState::Exited { exit_code: 137, signal: 9, .. }), "{state:?}");
+}

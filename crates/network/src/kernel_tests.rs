@@ -454,3 +454,99 @@ fn changing_one_endpoint_of_many_services_is_fast() {
         println!("1000 services: first {:?}, then {:?}", took[0], &took[1..]);
     });
 }
+
+/// Connects the host to another network namespace, "the world": 198.51.100.1 here, 198.51.100.2 there.
+async fn the_world() -> Pod {
+    let world = Pod::new();
+    let netlink = Netlink::here().unwrap();
+    let inside = Netlink::inside(&world.netns).await.unwrap();
+    let namespace = std::fs::File::open(&world.netns).unwrap();
+    let peer = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkUnspec>::new()
+        .name("up1")
+        .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&namespace))
+        .build();
+    let pair = rtnetlink::LinkMessageBuilder::<rtnetlink::LinkVeth>::new("up0", "up1")
+        .set_info_data(rtnetlink::packet_route::link::InfoData::Veth(
+            rtnetlink::packet_route::link::InfoVeth::Peer(peer),
+        ))
+        .build();
+    netlink.handle().link().add(pair).execute().await.unwrap();
+    for (side, name, address) in [(&netlink, "up0", [198, 51, 100, 1]), (&inside, "up1", [198, 51, 100, 2])] {
+        let index = side.expect(name).await.unwrap();
+        side.up(index).await.unwrap();
+        side.handle().address().add(index, IpAddr::from(address), 24).execute().await.unwrap();
+    }
+    for (side, name) in [(&netlink, "up0"), (&inside, "up1")] {
+        side.carries(side.expect(name).await.unwrap()).await.unwrap();
+    }
+    world
+}
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
+
+#[test]
+fn pods_reach_the_world_under_the_hosts_address_and_the_world_reaches_node_ports() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let outside = the_world().await;
+        let a = Pod::new();
+        let ip_a = world.attach("a", &a).await;
+        outside.serve("outside");
+        let seen = a.inside(|| ask("198.51.100.2:8080")).unwrap();
+        assert_eq!(seen, ("outside".into(), HERE));
+
+        a.serve("a");
+        world.endpoints(&[ip_a]).await;
+        let from_outside = outside.inside(|| ask("198.51.100.1:30080")).unwrap();
+        // The pod sees who really asks.
+        assert_eq!(from_outside, ("a".into(), THERE));
+    });
+}
+
+#[test]
+fn a_service_may_lead_out_of_the_cluster_or_to_the_host_itself() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let outside = the_world().await;
+        let a = Pod::new();
+        world.attach("a", &a).await;
+        outside.serve("outside");
+        world.endpoints(&[THERE]).await;
+        assert_eq!(a.inside(|| ask(CLUSTER_IP)).unwrap(), ("outside".into(), HERE));
+        assert_eq!(ask(CLUSTER_IP).unwrap(), ("outside".into(), HERE));
+
+        // As the `kubernetes` service does.
+        let api = TcpListener::bind("0.0.0.0:8080").unwrap();
+        std::thread::spawn(move || {
+            for client in api.incoming() {
+                let mut client = client.unwrap();
+                let _ = writeln!(client, "api {}", client.peer_addr().unwrap().ip());
+            }
+        });
+        world.endpoints(&[HERE]).await;
+        assert_eq!(a.inside(|| ask(CLUSTER_IP)).unwrap().0, "api");
+        assert_eq!(ask(CLUSTER_IP).unwrap().0, "api");
+    });
+}
+
+#[test]
+fn pods_get_past_a_firewall_that_drops_what_is_forwarded() {
+    on_a_fresh_host(|| async {
+        let firewall = "add table ip filter\n\
+            add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }\n";
+        rules::apply::nft(&["-f", "-"], firewall).await.unwrap();
+        let before = rules::apply::nft(&["list", "ruleset"], "").await.unwrap();
+        let world = World::new().await;
+        let (a, b) = (Pod::new(), Pod::new());
+        let (_, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        b.serve("b");
+        world.endpoints(&[ip_b]).await;
+        assert_eq!(a.inside(|| ask(CLUSTER_IP)).unwrap().0, "b");
+        drop(World::new().await);
+        let rules = rules::apply::nft(&["list", "chain", "ip", "filter", "FORWARD"], "").await.unwrap();
+        assert_eq!(rules.matches("accept comment").count(), 2, "{rules}");
+        crate::destroy(INSTANCE).await.unwrap();
+        assert_eq!(rules::apply::nft(&["list", "ruleset"], "").await.unwrap(), before);
+    });
+}

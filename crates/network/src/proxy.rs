@@ -179,8 +179,12 @@ impl DataPlane for Proxy {
     }
 
     fn restore(&self, address: IpAddr) {
-        self.state.lock().withdrawals.restore(address);
-        self.balancer.restore(address);
+        {
+            let State { observed, withdrawals, .. } = &mut *self.state.lock();
+            withdrawals.restore(address, observed);
+            self.balancer.withdraw(address);
+            self.balancer.restore(address);
+        }
         self.dirty.notify_one();
     }
 }

@@ -2,4 +2,5 @@
 
 pub(crate) mod apply;
 pub(crate) mod compile;
+pub(crate) mod foreign;
 pub(crate) mod model;

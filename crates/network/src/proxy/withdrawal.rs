@@ -3,7 +3,7 @@
 //! The kubelet withdraws an address before it stops a pod, and restores it when the pod is gone and the address
 //! is free. The slices may then still list the old pod for a while; a packet sent there would be lost, or
 //! worse, reach the address's next pod before that one is ready. So what the slices said of the withdrawn pod
-//! (known by its uid) stays unbelieved until they have changed.
+//! (known by its uid) at that address stays unbelieved until they have changed.
 
 use super::observed::{EndpointInfo, Observed};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,8 @@ use std::net::IpAddr;
 pub(crate) struct Withdrawals {
     /// Withdrawn, with the uids the slices gave for the address meanwhile.
     active: BTreeMap<IpAddr, BTreeSet<String>>,
-    /// Uids of withdrawn pods whose address was restored; true once the slices said that it is not ready.
-    stale: BTreeMap<String, bool>,
+    /// Pods gone from an address that was restored; true once the slices said that they are not ready.
+    stale: BTreeMap<(IpAddr, String), bool>,
 }
 
 impl Withdrawals {
@@ -25,10 +25,11 @@ impl Withdrawals {
         self.observe(observed);
     }
 
-    /// Frees an address for another pod.
-    pub(crate) fn restore(&mut self, address: IpAddr) {
+    /// Frees an address for another pod. The pod that had it is gone, even if it was never withdrawn.
+    pub(crate) fn restore(&mut self, address: IpAddr, observed: &Observed) {
+        self.withdraw(address, observed);
         for uid in self.active.remove(&address).unwrap_or_default() {
-            self.stale.insert(uid, false);
+            self.stale.insert((address, uid), false);
         }
     }
 
@@ -39,22 +40,25 @@ impl Withdrawals {
         }
         let mut listed = BTreeSet::new();
         for endpoint in observed.endpoints().filter(|endpoint| !endpoint.uid.is_empty()) {
-            if let Some(uids) = self.active.get_mut(&IpAddr::V4(endpoint.address)) {
-                uids.insert(endpoint.uid.clone());
+            let pod = (IpAddr::V4(endpoint.address), endpoint.uid.clone());
+            if let Some(uids) = self.active.get_mut(&pod.0) {
+                uids.insert(pod.1.clone());
             }
-            match (self.stale.get_mut(&endpoint.uid), endpoint.ready) {
+            match (self.stale.get_mut(&pod), endpoint.ready) {
                 (Some(seen), false) => *seen = true,
-                (Some(true), true) => drop(self.stale.remove(&endpoint.uid)),
+                (Some(true), true) => drop(self.stale.remove(&pod)),
                 _ => {}
             }
-            listed.insert(&endpoint.uid);
+            listed.insert(pod);
         }
-        self.stale.retain(|uid, _| listed.contains(uid));
+        self.stale.retain(|pod, _| listed.contains(pod));
     }
 
     /// Whether no new connection may go to an endpoint.
     pub(crate) fn blocks(&self, endpoint: &EndpointInfo) -> bool {
-        self.active.contains_key(&IpAddr::V4(endpoint.address)) || self.stale.contains_key(&endpoint.uid)
+        let address = IpAddr::V4(endpoint.address);
+        let gone = || self.stale.contains_key(&(address, endpoint.uid.clone()));
+        self.active.contains_key(&address) || (!self.stale.is_empty() && gone())
     }
 }
 
@@ -104,7 +108,7 @@ mod tests {
     fn after_restoring_the_old_pod_stays_blocked_and_a_new_one_is_free() {
         let mut w = Withdrawals::default();
         w.withdraw(address(), &listing(&[("old", true)]));
-        w.restore(address());
+        w.restore(address(), &Observed::default());
         assert_eq!(blocked(&mut w, &listing(&[("old", true)])), [true]);
         assert_eq!(blocked(&mut w, &listing(&[("old", true), ("new", true)])), [true, false]);
         assert_eq!(blocked(&mut w, &listing(&[("old", false)])), [true]);
@@ -113,10 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_was_never_withdrawn_is_gone_all_the_same_when_its_address_is_restored() {
+        let mut w = Withdrawals::default();
+        w.restore(address(), &listing(&[("old", true)]));
+        assert_eq!(blocked(&mut w, &listing(&[("old", true), ("new", true)])), [true, false]);
+    }
+
+    #[test]
     fn the_same_pod_is_free_again_once_it_became_unready_and_ready() {
         let mut w = Withdrawals::default();
         w.withdraw(address(), &listing(&[("same", true)]));
-        w.restore(address());
+        w.restore(address(), &Observed::default());
         assert_eq!(blocked(&mut w, &listing(&[("same", false)])), [true]);
         assert_eq!(blocked(&mut w, &listing(&[("same", true)])), [false]);
     }

@@ -23,6 +23,7 @@ impl Rules {
     /// Makes the table if there is none. One of an earlier run is left as it is, so that services go on
     /// until the first [`Rules::apply`].
     pub(crate) async fn prepare(&mut self) -> Result<(), NetworkError> {
+        super::foreign::admit(&self.node.instance).await?;
         let table = self.node.table();
         if nft(&["-t", "list", "table", "ip", &table], "").await.is_ok() {
             return Ok(());
@@ -52,8 +53,9 @@ impl Rules {
     }
 }
 
-/// Removes an instance's table. No error if there is none.
+/// Removes an instance's table and its rules in other tables. No error if there are none.
 pub(crate) async fn destroy(instance: &str) -> Result<(), NetworkError> {
+    super::foreign::dismiss(instance).await?;
     nft(&["-f", "-"], &compile::remove(instance)).await.map(drop)
 }
 

@@ -58,10 +58,8 @@ impl Resource {
 
     /// Reads an object the API server itself has written.
     pub(crate) fn decode_stored(&self, stored: &Stored) -> Result<Box<dyn Object>, ApiError> {
-        match self.kind().decode(&stored.bytes) {
-            Ok((object, _)) => Ok(object),
-            Err(error) => Err(ApiError::Internal(format!("stored {} is unreadable: {error}", self.id.kind))),
-        }
+        let read = self.kind().decode_stored(&stored.bytes);
+        read.map_err(|error| ApiError::Internal(format!("stored {} is unreadable: {error}", self.id.kind)))
     }
 
     /// 404 for an object of this kind.

@@ -1,5 +1,7 @@
 //! What only a real connection shows: TLS, identity, compression, HTTP/2.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use kube::{Client, Config};

@@ -17,6 +17,8 @@ mod cluster;
 mod config;
 mod error;
 mod events;
+#[cfg(test)]
+mod fakes;
 mod hooks;
 mod images;
 mod kubelet;

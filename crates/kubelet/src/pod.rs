@@ -16,6 +16,8 @@ pub(crate) mod etc_files;
 pub(crate) mod hash;
 pub(crate) mod kill;
 pub(crate) mod last_words;
+#[cfg(test)]
+mod lifecycle_tests;
 pub(crate) mod manager;
 pub(crate) mod messages;
 pub(crate) mod operations;

@@ -135,7 +135,8 @@ fn should_start(snapshot: &PodSnapshot, spec: &Container) -> bool {
     match snapshot.facts(&spec.name).and_then(|facts| facts.current.as_ref()) {
         Some(instance) => match instance.exit_code() {
             Some(code) => policy.restarts(code) || !instance.matches(spec),
-            None => snapshot.instance(&spec.name).is_none(),
+            // What lives in a dead sandbox dies with it.
+            None => snapshot.ready_sandbox().is_none_or(|sandbox| sandbox.id != instance.sandbox_id),
         },
         None => {
             super::container_status::known_exit(snapshot, &spec.name).is_none_or(|code| policy.restarts(code))

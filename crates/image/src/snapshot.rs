@@ -47,7 +47,8 @@ impl ImageStore {
             lower.push(empty);
         }
         let options = options(&lower, &upper, &work).map_err(fail)?;
-        rustix::mount::mount("overlay", &merged, "overlay", MountFlags::empty(), options.as_c_str())
+        // A device node that an image carries must not open the host's device.
+        rustix::mount::mount("overlay", &merged, "overlay", MountFlags::NODEV, options.as_c_str())
             .map_err(|e| fail(e.into()))?;
         Ok(merged)
     }

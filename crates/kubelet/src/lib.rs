@@ -34,3 +34,4 @@ pub use config::Config;
 pub use error::KubeletError;
 pub use kubelet::Kubelet;
 pub use logs::{LogError, LogOptions, LogStream};
+pub use pod::machine::{Answer, PodMachine, Round, Task, Wish};

@@ -5,6 +5,7 @@
 //! * [`status`]: what the API is told; pure, with [`container_status`] and [`conditions`].
 //! * [`outcome`]: what an action's result changes in the snapshot; pure.
 //! * [`worker`]: the task that observes, plans and applies; [`operations`] is what it can do.
+//! * [`machine`]: the same for simulations, which give every answer themselves.
 //! * [`manager`]: starts the workers, hands them what happens, adopts and cleans up.
 
 pub(crate) mod backoff;
@@ -18,6 +19,7 @@ pub(crate) mod kill;
 pub(crate) mod last_words;
 #[cfg(test)]
 mod lifecycle_tests;
+pub(crate) mod machine;
 pub(crate) mod manager;
 pub(crate) mod messages;
 pub(crate) mod operations;

@@ -4,22 +4,25 @@
 use anyhow::{Result, bail};
 use std::net::{Ipv4Addr, TcpListener};
 
-/// Checks that this machine can run a cluster that listens on `port`.
-pub(crate) fn check(port: u16) -> Result<()> {
+/// Checks that this machine can run a cluster at all.
+pub(crate) fn check_machine() -> Result<()> {
     require_root()?;
     require_program("nft", "nftables")?;
     if let Err(reason) = sagong_runtime::native::check_cgroups() {
         bail!("{reason}");
     }
-    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                bail!("port {port} is in use by another program (another cluster?); choose another one with --port")
-            }
-            _ => bail!("cannot listen on port {port}: {error}; choose another one with --port"),
-        }
-    }
     Ok(())
+}
+
+/// Checks that nobody listens on the API server's port.
+pub(crate) fn check_port(port: u16) -> Result<()> {
+    let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else { return Ok(()) };
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            bail!("port {port} is in use by another program (another cluster?); choose another one with --port")
+        }
+        _ => bail!("cannot listen on port {port}: {error}; choose another one with --port"),
+    }
 }
 
 /// Containers, namespaces and nftables rules need root.

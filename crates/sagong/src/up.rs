@@ -17,11 +17,14 @@ const READY: &str = "\u{4}ready";
 
 /// `sagong up -d`: starts the background process and passes on what it says until the node is Ready.
 pub(crate) fn detached(options: &cli::Up) -> Result<()> {
-    preflight::require_root()?;
-    let data = DataDir::create(&options.data.data_dir)?;
-    if let Some(pid) = data.running()? {
+    preflight::check_machine()?;
+    if let Some(data) = DataDir::existing(&options.data.data_dir)?
+        && let Some(pid) = data.running()?
+    {
         return say_running(&data, pid);
     }
+    preflight::check_port(options.port)?;
+    let data = DataDir::create(&options.data.data_dir)?;
     let log_path = data.join("sagong.log");
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path);
     let log = log.with_context(|| format!("cannot write {}", log_path.display()))?;
@@ -74,13 +77,13 @@ pub(crate) async fn attached(options: cli::Up) -> Result<()> {
 }
 
 async fn run(options: &cli::Up) -> Result<()> {
-    preflight::require_root()?;
+    preflight::check_machine()?;
     let data = DataDir::create(&options.data.data_dir)?;
     let lock = match data.lock()? {
         Ok(lock) => lock,
         Err(pid) => return say_running(&data, pid),
     };
-    preflight::check(options.port)?;
+    preflight::check_port(options.port)?;
     let config = ClusterConfig {
         port: options.port,
         pod_cidr: options.pod_cidr,

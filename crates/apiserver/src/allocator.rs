@@ -124,12 +124,7 @@ impl Allocators {
     }
 
     /// Gives a new service its address and ports.
-    pub(crate) fn create(
-        &self,
-        resource: &Resource,
-        object: &mut dyn Object,
-        _dry_run: bool,
-    ) -> Outcome<Reservation> {
+    pub(crate) fn create(&self, resource: &Resource, object: &mut dyn Object) -> Outcome<Reservation> {
         let Some(new) = service(resource, object) else { return Ok(Reservation::default()) };
         self.allocate(resource, object, new, &ServiceSpec::default())
     }
@@ -140,7 +135,6 @@ impl Allocators {
         resource: &Resource,
         object: &mut dyn Object,
         old: &dyn Object,
-        _dry_run: bool,
     ) -> Outcome<Reservation> {
         let Some(new) = service(resource, object) else { return Ok(Reservation::default()) };
         let old = service(resource, old).and_then(|s| s.spec).unwrap_or_default();

@@ -4,11 +4,14 @@ use crate::failure::{Failure, Outcome};
 use crate::negotiate::{self, Wanted};
 use crate::query::Query;
 use crate::resources::Resource;
+use crate::rest::apply::managers::Manager;
+use crate::rest::modify::Change;
 use crate::state::Core;
 use crate::table::Include;
 use bytes::Bytes;
 use http::HeaderMap;
 use sagong_api::field;
+use sagong_api::kind::Part;
 use std::sync::Arc;
 
 /// Everything a verb needs to know.
@@ -55,6 +58,21 @@ impl Context {
             return Err(sagong_api::error::ApiError::Invalid { kind, name: String::new(), errors }.into());
         }
         Ok(!given.is_empty())
+    }
+
+    /// Who owns the fields this request changes: `fieldManager`, or else the beginning of the user agent.
+    pub(crate) fn manager(&self, subresource: &str) -> Manager {
+        let agent =
+            self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        let agent = agent.split(['/', ' ']).next().unwrap_or_default();
+        let name = self.query.get("fieldManager").unwrap_or(agent).to_owned();
+        Manager { name, subresource: subresource.to_owned() }
+    }
+
+    /// How this request changes an object.
+    pub(crate) fn change(&self, part: Part, dry_run: bool) -> Change {
+        let subresource = if part == Part::Status { "status" } else { "" };
+        Change { part, manager: Some(self.manager(subresource)), dry_run }
     }
 
     /// A numeric parameter.

@@ -1,8 +1,9 @@
 //! The verbs, one file each, the same for every kind.
 //!
 //! [`input`] reads bodies, [`modify`] is the read-change-write loop that every change of an existing object
-//! goes through, [`selection`] filters, [`removal`] plans deletions; the rest are the verbs.
+//! goes through, [`apply`] knows who owns which field, [`selection`] filters, [`removal`] plans deletions; the rest are the verbs.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;

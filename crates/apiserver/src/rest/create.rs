@@ -29,6 +29,7 @@ pub(crate) async fn create(context: &Context) -> Outcome<Response<Body>> {
     let (mut object, mut warnings) = input::object(context, "CreateOptions")?;
     input::settle_namespace(object.as_mut(), &context.resource, context.namespace.as_deref())?;
     warnings.extend(context.resource.kind().warnings(object.as_ref()));
+    object.metadata_mut().managed_fields = None;
     let stored = new_object(&context.core, &context.resource, object, dry_run).await?;
     let response =
         answer::object(StatusCode::CREATED, wanted, context.include()?, &context.resource, &stored)?;
@@ -96,7 +97,7 @@ async fn store_new(
     }
     admission::create(core, resource, object).await?;
     validate(resource, object)?;
-    let reservation = core.allocators.create(resource, object, dry_run)?;
+    let reservation = core.allocators.create(resource, object)?;
     let name = object.metadata().name.clone().unwrap_or_default();
     let key = resource.key(namespace.as_deref(), &name);
     let bytes = to_stored_bytes(object);

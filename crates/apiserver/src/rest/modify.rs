@@ -3,10 +3,12 @@
 use crate::allocator::Reservation;
 use crate::failure::{Failure, Outcome};
 use crate::resources::Resource;
+use crate::rest::apply::managers::{self, Manager};
 use crate::state::Core;
 use crate::wire::Stored;
 use crate::{admission, namespaces};
 use bytes::Bytes;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sagong_api::error::ApiError;
 use sagong_api::kind::{Object, Part};
@@ -42,7 +44,6 @@ pub(crate) fn to_stored_bytes(object: &mut dyn Object) -> Bytes {
     let meta = object.metadata_mut();
     meta.resource_version = None;
     meta.self_link = None;
-    meta.managed_fields = None;
     object.encode().into()
 }
 
@@ -93,6 +94,15 @@ pub(crate) async fn raw(
     Err(resource.conflict(name, MODIFIED).into())
 }
 
+/// How an object is changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) part: Part,
+    /// Who owns the fields that change; None: the new object says so itself.
+    pub(crate) manager: Option<Manager>,
+    pub(crate) dry_run: bool,
+}
+
 /// Changes an object on behalf of a client: `make` gives what the client wants it to be, made from what it is.
 /// All rules for updates are applied to the result.
 pub(crate) async fn modify(
@@ -100,13 +110,12 @@ pub(crate) async fn modify(
     resource: &Resource,
     namespace: Option<&str>,
     name: &str,
-    part: Part,
-    dry_run: bool,
+    change: Change,
     mut make: impl FnMut(&Stored, &dyn Object) -> Outcome<Box<dyn Object>> + Send,
 ) -> Outcome<Done> {
-    raw(core, resource, namespace, name, dry_run, |before, old| {
+    raw(core, resource, namespace, name, change.dry_run, |before, old| {
         let new = make(before, old.as_ref())?;
-        prepare(core, resource, before, old.as_ref(), new, part, dry_run)
+        prepare(core, resource, before, old.as_ref(), new, &change)
     })
     .await
 }
@@ -118,10 +127,10 @@ fn prepare(
     before: &Stored,
     old: &dyn Object,
     mut new: Box<dyn Object>,
-    part: Part,
-    dry_run: bool,
+    change: &Change,
 ) -> Outcome<Next> {
     let kind = resource.kind();
+    let part = change.part;
     carry_over(resource, before, old.metadata(), new.metadata_mut())?;
     kind.default(new.as_mut());
     kind.prepare_update(new.as_mut(), old, part);
@@ -140,10 +149,25 @@ fn prepare(
         return Ok(Next::Remove);
     }
     let reservation = match part {
-        Part::Main => core.allocators.update(resource, new.as_mut(), old, dry_run)?,
+        Part::Main => core.allocators.update(resource, new.as_mut(), old)?,
         Part::Status => Reservation::default(),
     };
+    if let Some(manager) = &change.manager {
+        track(resource, manager, old, new.as_mut());
+    }
     Ok(Next::Put(new, reservation))
+}
+
+/// Keeps the books of who owns which field, for objects that have any.
+fn track(resource: &Resource, manager: &Manager, old: &dyn Object, new: &mut dyn Object) {
+    let entries = old.metadata().managed_fields.clone();
+    new.metadata_mut().managed_fields = match entries.filter(|entries| !entries.is_empty()) {
+        None => None,
+        Some(entries) => {
+            let (before, after) = (old.to_value(), new.to_value());
+            managers::after_update(resource, manager, Some(&entries), &before, &after, Timestamp::now())
+        }
+    };
 }
 
 /// Checks identity and version, and takes over what clients may leave out or may not set.

@@ -5,6 +5,7 @@ use crate::body::Body;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::resources::Resource;
+use crate::rest::apply;
 use crate::rest::input::{self, FieldValidation};
 use crate::rest::modify::modify;
 use crate::wire::Stored;
@@ -16,8 +17,9 @@ use sagong_api::patch::{self, PatchError};
 use serde_json::Value;
 
 /// The media types of patches that are served.
-const ACCEPTED: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+/// The media type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// How a patch is to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,9 @@ pub(crate) fn patched(
 
 /// Patches the object, or the part of it.
 pub(crate) async fn patch(context: &Context, part: Part) -> Outcome<Response<Body>> {
+    if input::media_type(&context.headers) == APPLY {
+        return apply::apply(context, part).await;
+    }
     let wanted = context.wanted()?;
     let dry_run = context.dry_run("PatchOptions", None)?;
     let method = Method::of(context)?;
@@ -108,8 +113,7 @@ pub(crate) async fn patch(context: &Context, part: Part) -> Outcome<Response<Bod
         &context.resource,
         context.namespace.as_deref(),
         context.name(),
-        part,
-        dry_run,
+        context.change(part, dry_run),
         |before, old| {
             let (mut object, issues) = patched(&context.resource, method, before, &context.body, validation)?;
             keep_identity(object.as_mut(), old)?;

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::resources::Resource;
 use crate::rest::input;
-use crate::rest::modify::modify;
+use crate::rest::modify::{Change, modify};
 use crate::rest::patch::Method;
 use crate::wire::Stored;
 use http::{Response, StatusCode};
@@ -83,8 +83,7 @@ async fn change(
         resource,
         context.namespace.as_deref(),
         context.name(),
-        Part::Main,
-        dry_run,
+        Change { part: Part::Main, manager: Some(context.manager("scale")), dry_run },
         |before, old| {
             let wanted = make(&view(resource, before, old)?)?;
             let replicas = wanted.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);

@@ -21,8 +21,7 @@ pub(crate) async fn update(context: &Context, part: Part) -> Outcome<Response<Bo
         &context.resource,
         context.namespace.as_deref(),
         context.name(),
-        part,
-        dry_run,
+        context.change(part, dry_run),
         |_, _| Ok(object.boxed_clone()),
     )
     .await?;

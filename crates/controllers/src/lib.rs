@@ -5,7 +5,8 @@
 //! [`apply`] and [`recorder`] hold a client.
 //!
 //! * [`cache`], [`caches`]: one local copy per kind, shared by all controllers, with indexes.
-//! * [`queue`], [`runner`]: which key is looked at when; retry, backoff, reading one's own writes.
+//! * [`queue`], [`runner`]: which key is looked at when; retry, backoff, reading one's own writes. [`live`] is the
+//!   same for controllers that must ask the API server before they delete.
 //! * [`plan`], [`apply`]: writes as values, and their execution.
 //! * [`recorder`]: Events, correlated as upstream correlates them.
 //! * [`registry`]: the list of controllers.
@@ -19,6 +20,10 @@ pub mod claim;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
+pub mod garbage;
+pub mod live;
+pub mod namespace;
+pub mod node;
 pub mod plan;
 pub mod pod;
 pub mod queue;
@@ -26,8 +31,10 @@ pub mod recorder;
 pub mod registry;
 pub mod replica_set;
 pub mod replication_controller;
+pub mod root_ca;
 pub mod runner;
 pub mod selector;
 pub mod service;
+pub mod service_account;
 
 pub use registry::{Error, Options, run};

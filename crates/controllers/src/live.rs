@@ -54,7 +54,12 @@ pub trait Controller: Send + Sync + 'static {
 
     /// Gathers what a plan for `key` needs, from the API server where the caches cannot be trusted; none when there
     /// is nothing to do. Does not write.
-    async fn observe(&self, client: &Client, caches: &Caches, key: &Key) -> Result<Option<Self::Snapshot>, ReadError>;
+    async fn observe(
+        &self,
+        client: &Client,
+        caches: &Caches,
+        key: &Key,
+    ) -> Result<Option<Self::Snapshot>, ReadError>;
 
     /// Decides. Pure.
     fn plan(&self, snapshot: &Self::Snapshot, now: Timestamp) -> Plan;

@@ -5,7 +5,10 @@ use crate::caches::Caches;
 use crate::queue::{Backoff, Queue};
 use crate::recorder::Recorder;
 use crate::runner::{Controller, Runner};
-use crate::{deployment, endpoint_slice, endpoints, replica_set, replication_controller};
+use crate::{
+    deployment, endpoint_slice, endpoints, garbage, live, namespace, node, replica_set,
+    replication_controller, root_ca, service_account,
+};
 use jiff::Timestamp;
 use kube::Client;
 use std::sync::Arc;
@@ -19,6 +22,15 @@ fn start_all(start: &Starter) {
     start.controller(replication_controller::Controller);
     start.controller(endpoints::Controller);
     start.controller(endpoint_slice::Controller);
+    start.live(garbage::Controller::default());
+    start.live(namespace::Controller);
+    start.controller(node::lifecycle::Controller::new(start.options.clock));
+    start.controller(node::eviction::Controller::new(start.options.clock));
+    start.controller(node::pod_gc::Controller::new(start.options.clock));
+    start.controller(service_account::Controller);
+    if let Some(pem) = &start.options.root_ca {
+        start.controller(root_ca::Controller::new(pem));
+    }
 }
 
 /// How the controllers are run.
@@ -32,11 +44,13 @@ pub struct Options {
     pub backoff: Backoff,
     /// Where plans get the time from.
     pub clock: fn() -> Timestamp,
+    /// The API server's CA, PEM, to publish in every namespace; none: nothing is published.
+    pub root_ca: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 8, in_flight: 64, backoff: Backoff::default(), clock: Timestamp::now }
+        Self { workers: 8, in_flight: 64, backoff: Backoff::default(), clock: Timestamp::now, root_ca: None }
     }
 }
 
@@ -91,13 +105,30 @@ struct Starter {
 impl Starter {
     /// Registers the controller with the caches now and starts it once they are filled.
     fn controller<C: Controller>(&self, controller: C) {
-        let Options { workers, in_flight, backoff, clock } = self.options.clone();
+        let Options { workers, in_flight, backoff, clock, .. } = self.options.clone();
         let recorder =
             Recorder::start(self.client.clone(), controller.name(), clock, &self.tasks, &self.shutdown);
         let applier = Applier::new(self.client.clone(), self.caches.clone(), recorder, in_flight);
         let runner =
             Runner::new(controller, self.caches.clone(), applier, Queue::new(backoff), workers, clock);
         let (caches, shutdown) = (self.caches.clone(), self.shutdown.clone());
+        self.runners.lock().spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = caches.synced() => {}
+            }
+            runner.run(shutdown).await;
+        });
+    }
+
+    /// The same for one that asks the API server before it decides.
+    fn live<C: live::Controller>(&self, controller: C) {
+        let Options { workers, in_flight, backoff, clock, .. } = self.options.clone();
+        let client = self.client.clone();
+        let recorder = Recorder::start(client.clone(), controller.name(), clock, &self.tasks, &self.shutdown);
+        let applier = Applier::new(client.clone(), self.caches.clone(), recorder, in_flight);
+        let (caches, queue, shutdown) = (self.caches.clone(), Queue::new(backoff), self.shutdown.clone());
+        let runner = live::Runner::new(controller, client, caches.clone(), applier, queue, workers, clock);
         self.runners.lock().spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => return,

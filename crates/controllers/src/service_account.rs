@@ -99,7 +99,7 @@ mod tests {
     ) {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some("demo".into());
-        namespace.metadata.deletion_timestamp = terminating.then(|| Time(Timestamp::UNIX_EPOCH));
+        namespace.metadata.deletion_timestamp = terminating.then_some(Time(Timestamp::UNIX_EPOCH));
         let plan = plan(&Snapshot { namespace: Arc::new(namespace), exists });
         let created: Vec<String> = plan.writes().map(|write| write.key.to_string()).collect();
         assert_eq!(created, if creates { vec!["demo/default"] } else { vec![] });

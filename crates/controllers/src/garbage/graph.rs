@@ -221,8 +221,7 @@ impl Graph {
     pub fn dependents_of(&self, owner: &Item) -> Vec<Item> {
         let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
         let mut dependents = self.with_reference_to(owner.uid());
-        dependents
-            .retain(|item| namespace.is_empty() || item.meta().namespace.as_deref() == Some(namespace));
+        dependents.retain(|item| namespace.is_empty() || item.meta().namespace.as_deref() == Some(namespace));
         dependents
     }
 

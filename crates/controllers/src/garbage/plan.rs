@@ -120,7 +120,8 @@ fn disown(item: &Item, owners: &[&str]) -> Write {
 
 /// Ends that the object holds back any owner.
 fn unblock(item: &Item, owners: &[Owner]) -> Write {
-    let released = owners.iter().map(|owner| json!({"uid": owner.reference.uid, "blockOwnerDeletion": false}));
+    let released =
+        owners.iter().map(|owner| json!({"uid": owner.reference.uid, "blockOwnerDeletion": false}));
     patch_references(item, released.collect()).tolerating(&[404])
 }
 
@@ -132,7 +133,8 @@ fn patch_references(item: &Item, references: Vec<Value>) -> Write {
 /// Removes a finalizer from the version that was looked at.
 fn without_finalizer(item: &Item, name: &str) -> Write {
     let meta = item.meta();
-    let rest: Vec<&String> = meta.finalizers.iter().flatten().filter(|finalizer| *finalizer != name).collect();
+    let rest: Vec<&String> =
+        meta.finalizers.iter().flatten().filter(|finalizer| *finalizer != name).collect();
     let body = json!({"metadata": {
         "finalizers": if rest.is_empty() { Value::Null } else { json!(rest) },
         "resourceVersion": meta.resource_version,
@@ -184,7 +186,7 @@ mod tests {
         meta.uid = Some(name.into());
         meta.resource_version = Some("7".into());
         meta.finalizers = Some(finalizers.iter().map(|name| name.to_string()).collect());
-        meta.deletion_timestamp = terminating.then(|| Time(jiff::Timestamp::UNIX_EPOCH));
+        meta.deletion_timestamp = terminating.then_some(Time(jiff::Timestamp::UNIX_EPOCH));
         meta.owner_references = Some(owners.iter().map(|(uid, blocks)| reference(uid, *blocks)).collect());
         Item::new(Arc::new(object))
     }
@@ -201,8 +203,10 @@ mod tests {
     }
 
     fn owners(standings: &[Standing]) -> Vec<Owner> {
-        let owner =
-            |(index, standing): (usize, &Standing)| Owner { reference: reference(&format!("o{index}"), true), standing: *standing };
+        let owner = |(index, standing): (usize, &Standing)| Owner {
+            reference: reference(&format!("o{index}"), true),
+            standing: *standing,
+        };
         standings.iter().enumerate().map(owner).collect()
     }
 
@@ -290,8 +294,9 @@ mod tests {
         let snapshot = Snapshot { item: item("a", &[ORPHAN], true, &[]), owners: Vec::new(), dependents };
         let plan = plan(&snapshot);
         assert_eq!(plan.steps.len(), 2, "all dependents first");
-        let freed =
-            |name: &str| format!(r#"patch {name} {{"ownerReferences":[{{"$patch":"delete","uid":"a"}}],"uid":"{name}"}}"#);
+        let freed = |name: &str| {
+            format!(r#"patch {name} {{"ownerReferences":[{{"$patch":"delete","uid":"a"}}],"uid":"{name}"}}"#)
+        };
         let last = r#"patch a {"finalizers":null,"resourceVersion":"7","uid":"a"}"#.to_owned();
         assert_eq!(shown(&plan), [freed("b"), freed("c"), last]);
     }
@@ -305,8 +310,11 @@ mod tests {
 
     #[test]
     fn an_owner_in_another_namespace_is_reported() {
-        let snapshot =
-            Snapshot { item: item("a", &[], false, &[]), owners: owners(&[Misplaced]), dependents: Vec::new() };
+        let snapshot = Snapshot {
+            item: item("a", &[], false, &[]),
+            owners: owners(&[Misplaced]),
+            dependents: Vec::new(),
+        };
         let plan = plan(&snapshot);
         assert_eq!(plan.notes[0].reason, "OwnerRefInvalidNamespace");
         assert_eq!(

@@ -37,7 +37,11 @@ pub fn wanted(contents: &[Content]) -> Vec<NamespaceCondition> {
     let remaining = remaining(contents);
     let finalizers = finalizers(contents);
     vec![
-        no("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+        no(
+            "NamespaceDeletionDiscoveryFailure",
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
         no(
             "NamespaceDeletionGroupVersionParsingFailure",
             "ParsedGroupVersions",
@@ -163,7 +167,8 @@ mod tests {
         let write_at = |namespace: &Namespace, contents: &[Content], second| {
             write(namespace, contents, at(second)).map(|write| match write.verb {
                 Verb::PatchStatus(_, body) => {
-                    serde_json::from_value::<Vec<NamespaceCondition>>(body["status"]["conditions"].clone()).unwrap()
+                    serde_json::from_value::<Vec<NamespaceCondition>>(body["status"]["conditions"].clone())
+                        .unwrap()
                 }
                 _ => panic!("{write:?}"),
             })
@@ -173,7 +178,8 @@ mod tests {
         namespace.status.get_or_insert_default().conditions = Some(first);
         assert_eq!(write_at(&namespace, &contents(), 2), None);
         let less = write_at(&namespace, &contents()[..1], 3).unwrap();
-        let told: Vec<_> = less.iter().map(|c| (c.type_.as_str(), c.last_transition_time.clone().unwrap().0)).collect();
+        let told: Vec<_> =
+            less.iter().map(|c| (c.type_.as_str(), c.last_transition_time.clone().unwrap().0)).collect();
         assert_eq!(told, [("NamespaceContentRemaining", at(1)), ("NamespaceFinalizersRemaining", at(3))]);
     }
 }

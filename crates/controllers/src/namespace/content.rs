@@ -26,7 +26,8 @@ pub struct Content {
 
 /// Everything in the namespace. Kinds that cannot be listed and deleted, such as reviews, hold nothing.
 pub async fn of(client: &Client, namespace: &str) -> Result<Vec<Content>, ReadError> {
-    let discovery = Discovery::new(client.clone()).run().await.map_err(ReadError::of("which kinds are served"))?;
+    let discovery =
+        Discovery::new(client.clone()).run().await.map_err(ReadError::of("which kinds are served"))?;
     let kinds = discovery.groups().flat_map(|group| group.recommended_resources());
     let kinds: Vec<_> = kinds.filter(|(_, capabilities)| holds_content(capabilities)).collect();
     let lists = kinds.into_iter().map(|(kind, capabilities)| list(client, namespace, kind, capabilities));

@@ -63,7 +63,8 @@ impl live::Controller for Controller {
 
     async fn observe(&self, client: &Client, _: &Caches, key: &Key) -> Result<Option<Snapshot>, ReadError> {
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        let namespace = namespaces.get_opt(&key.name).await.map_err(ReadError::of(format!("namespace {key}")))?;
+        let namespace =
+            namespaces.get_opt(&key.name).await.map_err(ReadError::of(format!("namespace {key}")))?;
         let Some(namespace) = namespace.filter(is_held) else { return Ok(None) };
         let contents = content::of(client, &key.name).await?;
         Ok(Some(Snapshot { namespace, contents }))
@@ -100,9 +101,12 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         plan.then(finalize(namespace));
         return plan;
     }
-    plan.steps.extend(conditions::write(namespace, contents, now).map(|write| crate::plan::Step::together(vec![write])));
+    plan.steps.extend(
+        conditions::write(namespace, contents, now).map(|write| crate::plan::Step::together(vec![write])),
+    );
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
-    let pods = contents.iter().find(|content| content.kind == KindRef::of::<k8s_openapi::api::core::v1::Pod>());
+    let pods =
+        contents.iter().find(|content| content.kind == KindRef::of::<k8s_openapi::api::core::v1::Pod>());
     let turn: Vec<&Content> = match pods.filter(|pods| !pods.objects.is_empty()) {
         Some(pods) => vec![pods],
         None => contents.iter().collect(),
@@ -161,17 +165,22 @@ mod tests {
         let object = |index: usize| ObjectMeta {
             name: Some(format!("x{index}")),
             uid: Some(format!("u{index}")),
-            deletion_timestamp: (index < terminating).then(|| Time(Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: (index < terminating).then_some(Time(Timestamp::UNIX_EPOCH)),
             ..ObjectMeta::default()
         };
-        Content { kind: KindRef::of::<K>(), deletes_collections: true, objects: (0..count).map(object).collect() }
+        Content {
+            kind: KindRef::of::<K>(),
+            deletes_collections: true,
+            objects: (0..count).map(object).collect(),
+        }
     }
 
     fn planned(contents: Vec<Content>) -> (Vec<String>, Option<i64>) {
         let now = Timestamp::UNIX_EPOCH;
         let plan = plan(&Snapshot { namespace: namespace(), contents }, now);
         let writes = plan.writes().filter(|write| write.verb.name() != "patch status");
-        let writes = writes.map(|write| format!("{} {} {}", write.verb.name(), write.kind.plural, write.key.name));
+        let writes =
+            writes.map(|write| format!("{} {} {}", write.verb.name(), write.kind.plural, write.key.name));
         (writes.collect(), plan.look_again.map(|when| when.as_millisecond()))
     }
 
@@ -203,7 +212,10 @@ mod tests {
     fn only_our_finalizer_is_taken_off() {
         let plan = plan(&Snapshot { namespace: namespace(), contents: vec![] }, Timestamp::UNIX_EPOCH);
         let free = plan.writes().next().unwrap().object::<Namespace>().unwrap();
-        assert_eq!(free.spec.as_ref().unwrap().finalizers.as_deref(), Some(&["example.com/mine".to_owned()][..]));
+        assert_eq!(
+            free.spec.as_ref().unwrap().finalizers.as_deref(),
+            Some(&["example.com/mine".to_owned()][..])
+        );
         assert_eq!(free.metadata.resource_version.as_deref(), Some("9"));
     }
 

@@ -100,13 +100,21 @@ impl Applier {
             Pace::SlowStart => 1,
         };
         while writes.len() > 0 && outcome.failure.is_none() {
-            let made = stream::iter(writes.by_ref().take(batch)).map(|write| self.write(write));
+            // Tasks of their own, as the API server may be in this process and its work is worth a second core.
+            let made = stream::iter(writes.by_ref().take(batch)).map(|write| {
+                let this = self.clone();
+                async move { tokio::spawn(async move { this.write(write).await }).await }
+            });
             let mut made = made.buffer_unordered(self.in_flight);
             while let Some(result) = made.next().await {
                 match result {
-                    Ok(Some(receipt)) => outcome.receipts.push(receipt),
-                    Ok(None) => {}
-                    Err(failure) => outcome.failure = outcome.failure.take().or(Some(failure)),
+                    Ok(Ok(receipt)) => outcome.receipts.extend(receipt),
+                    Ok(Err(failure)) => outcome.failure = outcome.failure.take().or(Some(failure)),
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // The runtime is shutting down.
+                        Err(_) => return,
+                    },
                 }
             }
             batch = batch.saturating_mul(2);

@@ -303,8 +303,10 @@ fn new_slice(service: &Service, labels: BTreeMap<String, String>, draft: Draft) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     fn service(spec: Value) -> Arc<Service> {
         let mut all = json!({"clusterIP": "10.96.0.9", "selector": {"app": "kubia"},
@@ -468,6 +470,30 @@ mod tests {
             .map(|slice| (slice.ports.as_ref().unwrap()[0].port, slice.endpoints.len()))
             .collect();
         assert_eq!(sizes, [(Some(8080), 2), (Some(9090), 1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_leaves_every_pod_in_exactly_one_slice(
+            before in proptest::collection::btree_set(0..400usize, 0..300),
+            after in proptest::collection::btree_set(0..400usize, 0..300),
+        ) {
+            let pods = |indexes: &BTreeSet<usize>| indexes.iter().map(|index| pod(*index, true, false)).collect();
+            let slices = converged(pods(&before));
+            let planned = plan(&snapshot(service(json!({})), pods(&after), slices.clone()));
+            let (slices, [creates, updates, deletes]) = apply(&planned, slices);
+            prop_assert!(creates == 0 || deletes == 0, "a slice is used again rather than replaced");
+            prop_assert!(creates + updates + deletes <= 4);
+            let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref().unwrap().uid.clone().unwrap();
+            let mut found: Vec<String> = slices.iter().flat_map(|slice| slice.endpoints.iter().map(uid)).collect();
+            let mut expected: Vec<String> = after.iter().map(|index| format!("u{index}")).collect();
+            found.sort();
+            expected.sort();
+            prop_assert_eq!(found, expected);
+            prop_assert!(slices.iter().all(|slice| slice.endpoints.len() <= CAPACITY));
+            let again = plan(&snapshot(service(json!({})), pods(&after), slices));
+            prop_assert!(again.is_idle());
+        }
     }
 
     #[test]

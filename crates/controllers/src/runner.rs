@@ -1,4 +1,11 @@
 //! The one loop all controllers share: take a key, observe, plan, apply, wait for one's own writes, look again.
+//!
+//! A new controller is a file with a type that implements [`Controller`], and a line in [`crate::registry`]:
+//!
+//! * `watch` names the caches whose changes wake a key ([`Watch::on_own`], [`Watch::on`]);
+//! * `observe` collects an owned snapshot, so that a test can make one up;
+//! * `plan` returns the writes, and `look_again` if time alone will change the answer. It need not remember what it
+//!   did: a key is planned again only when the caches show its own last writes, and right after that it is.
 
 use crate::apply::{Applier, Outcome, Receipt};
 use crate::cache::{Cache, Cached, Change, Key};

@@ -4,7 +4,7 @@
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Event, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -49,6 +49,8 @@ impl Cluster {
         let api = ApiServer::new(config).await.unwrap();
         api.bootstrap("192.0.2.1".parse().unwrap(), 6443).await.unwrap();
         let client = api.client(User::admin("test"));
+        let node = serde_json::from_value(json!({"metadata": {"name": "node"}})).unwrap();
+        Api::<Node>::all(client.clone()).create(&PostParams::default(), &node).await.unwrap();
         let shutdown = CancellationToken::new();
         let refuses_pods = Arc::new(AtomicBool::new(false));
         let through = refusing(client.clone(), refuses_pods.clone());

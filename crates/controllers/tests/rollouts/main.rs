@@ -258,6 +258,26 @@ proptest! {
     }
 
     #[test]
+    fn failing_writes_and_crashes_of_the_controllers_change_nothing_of_that(
+        (replicas, surge, unavailable) in any_limits(), seed in 1u64.., fault_rate in 2..20usize,
+        changes in proptest::collection::vec((1..5u8, 0..60usize), 1..6),
+    ) {
+        let mut world = created(seed, spec(replicas, surge, unavailable, "RollingUpdate"));
+        world.fault_rate = fault_rate;
+        for (version, steps) in changes {
+            world.apply(|deployment| set_image(deployment, &format!("v{version}")));
+            for _ in 0..steps {
+                world.step();
+                check_limits(&world, 0);
+            }
+            world.restart();
+        }
+        world.apply(|deployment| set_image(deployment, "v5"));
+        world.settle(ENOUGH, |world| check_limits(world, 0));
+        assert_complete(&world, replicas, "v5");
+    }
+
+    #[test]
     fn scaling_in_the_middle_of_a_rollout_ends_at_the_new_size(
         (replicas, surge, unavailable) in any_limits(), seed in 1u64..,
         sizes in proptest::collection::vec((0..15i32, 0..60usize), 1..4),

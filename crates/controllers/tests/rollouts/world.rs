@@ -47,6 +47,11 @@ impl<K: Cached> Table<K> {
         }
     }
 
+    fn relist(&mut self, cache: &Cache<K>) {
+        self.events.clear();
+        cache.replace(self.objects.values().cloned().collect(), 0);
+    }
+
     fn deliver(&mut self, cache: &Cache<K>) -> bool {
         match self.events.pop_front() {
             Some(Event::Applied(object)) => cache.upsert(object),
@@ -110,6 +115,8 @@ pub(crate) struct World {
     pub(crate) plans: usize,
     /// Pods of this image never become ready.
     pub(crate) broken_image: Option<String>,
+    /// One in so many writes fails; 0 for none.
+    pub(crate) fault_rate: usize,
     caches: Arc<Caches>,
     revision: u64,
     seen: [u64; 3],
@@ -129,6 +136,7 @@ impl World {
             events: Vec::new(),
             plans: 0,
             broken_image: None,
+            fault_rate: 0,
             deployment_loop: Loop::new(deployment::Controller, &caches),
             replica_set_loop: Loop::new(replica_set::Controller, &caches),
             caches,
@@ -179,6 +187,17 @@ impl World {
 
     pub(crate) fn deployment(&self) -> &Deployment {
         &self.deployments.objects[&Key::new("default", "kubia")]
+    }
+
+    /// Ends the controllers at once and starts them anew, with what a fresh list tells them.
+    pub(crate) fn restart(&mut self) {
+        self.caches = Arc::new(Caches::default());
+        self.deployment_loop = Loop::new(deployment::Controller, &self.caches);
+        self.replica_set_loop = Loop::new(replica_set::Controller, &self.caches);
+        self.deployments.relist(&self.caches.deployments);
+        self.replica_sets.relist(&self.caches.replica_sets);
+        self.pods.relist(&self.caches.pods);
+        self.seen = [self.revision; 3];
     }
 
     /// Does one thing, chosen at random. Returns false when there is nothing left to do but wait.
@@ -328,6 +347,9 @@ impl World {
             reason: "Conflict".into(),
             message: "the object has been modified".into(),
         };
+        if self.fault_rate > 0 && self.roll(self.fault_rate) == 0 {
+            return Err(Failure { code: 500, reason: "InternalError".into(), ..conflict });
+        }
         if write.kind == KindRef::of::<Pod>() {
             return Ok(Some(self.write_pod(write)));
         }

@@ -1,8 +1,8 @@
 //! The API server: REST over a [`sagong_store::Store`], for any set of [`sagong_api::kind::ServedKind`]s.
 //!
-//! How a request travels: [`serve`] (TLS) or [`in_process`] → [`router`] → [`authn`], [`authz`] → a verb in
-//! [`rest`], or a special subresource ([`pods`], [`namespaces`], [`tokens`], [`reviews`]) → [`answer`].
-//! Writes pass [`admission`] and the [`allocator`]. [`discovery`] and [`health`] tell what is served. [`pki`]
+//! How a request travels: `serve` (TLS) or `in_process` → `router` → [`authn`], `authz` → a verb in
+//! `rest`, or a special subresource ([`pods`], `namespaces`, `tokens`, `reviews`) → `answer`.
+//! Writes pass `admission` and the `allocator`. `discovery` and [`health`] tell what is served. [`pki`]
 //! makes the certificates.
 
 mod admission;

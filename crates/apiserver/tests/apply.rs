@@ -1,5 +1,7 @@
 //! Server-side apply.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Discovery and OpenAPI documents.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Real kubectl against a real server over TLS.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::{Server, deployment, has_kubectl};

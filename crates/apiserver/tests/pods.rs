@@ -1,5 +1,7 @@
 //! What is special about pods: logs, eviction, and scaling what makes them.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use async_trait::async_trait;

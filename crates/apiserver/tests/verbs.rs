@@ -1,5 +1,7 @@
 //! The verbs, through the in-process client.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -550,4 +552,29 @@ async fn what_is_stored_survives_a_restart_and_so_do_allocations() {
     second["spec"]["clusterIP"] = json!(ip);
     let taken = services(&api).create(&PostParams::default(), &serde_json::from_value(second).unwrap()).await;
     assert!(taken.unwrap_err().to_string().contains("provided IP is already allocated"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_given_twice_when_many_write_at_once() {
+    let server = std::sync::Arc::new(Server::start().await);
+    server.json("POST", MAPS, &config_map("shared")).await;
+    let work = (0..60).map(|index| {
+        let server = server.clone();
+        tokio::spawn(async move {
+            let patch = json!({"data": {format!("k{index}"): "v"}});
+            let (code, status) = server.json("PATCH", &format!("{MAPS}/shared"), &patch).await;
+            assert_eq!(code, 200, "{status}");
+            let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{index}")},
+                "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+            let (code, made) = server.json("POST", "/api/v1/namespaces/default/services", &service).await;
+            assert_eq!(code, 201, "{made}");
+            (made["spec"]["clusterIP"].to_string(), made["spec"]["ports"][0]["nodePort"].to_string())
+        })
+    });
+    let made = futures::future::join_all(work).await;
+    let (ips, ports): (std::collections::HashSet<_>, std::collections::HashSet<_>) =
+        made.into_iter().map(Result::unwrap).unzip();
+    assert_eq!((ips.len(), ports.len()), (60, 60));
+    let (_, shared) = server.json("GET", &format!("{MAPS}/shared"), &json!(null)).await;
+    assert_eq!(shared["data"].as_object().map(|data| data.len()), Some(61));
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Who may know whom. `sagong`, the binary, sees everything.
-const MAP: [(&str, &[&str]); 9] = [
+const MAP: [(&str, &[&str]); 10] = [
     ("api", &[]),
     ("store", &[]),
     ("network", &["api"]),
@@ -17,6 +17,7 @@ const MAP: [(&str, &[&str]); 9] = [
     ("scheduler", &["api"]),
     ("controllers", &["api"]),
     ("apiserver", &["api", "store"]),
+    ("kubectl", &["api"]),
 ];
 
 /// Dependencies between our crates, read from the manifests; those of tests do not count.

@@ -154,13 +154,13 @@ fn the_chapter_works_line_by_line() {
     let file = example("kubia-deployment-v3-with-readinesscheck.yaml");
     let applied = cluster.kubectl(&["apply", "-f", &file]);
     assert_eq!(applied, "deployment.apps/kubia configured\n");
-    let pods = eventually("the bad pod to fail its probe", || {
-        let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy"]);
-        events
-            .contains("Readiness probe failed: HTTP probe failed with statuscode: 500")
-            .then(|| cluster.kubectl(&["get", "po"]))
+    let pods = eventually("the bad pod to be unready", || {
+        let pods = cluster.kubectl(&["get", "po"]);
+        let unready = rows(&pods).iter().filter(|row| row[1] == "0/1" && row[2] == "Running").count();
+        (unready == 1 && cluster.curl(&address, 1)[0].starts_with("This is v4")).then_some(pods)
     });
-    assert_eq!(rows(&pods).iter().filter(|row| row[1] == "0/1" && row[2] == "Running").count(), 1, "{pods}");
+    let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy"]);
+    assert!(events.contains("Readiness probe failed: HTTP probe failed with statuscode: 500"), "{events}");
     let versions: BTreeSet<String> =
         answers(&cluster, &address).into_iter().map(|(version, _)| version).collect();
     assert_eq!(versions, BTreeSet::from(["v4".to_owned()]), "the bad pod gets no traffic");

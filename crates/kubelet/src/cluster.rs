@@ -66,8 +66,9 @@ impl KubeCluster {
 fn failed(step: &'static str, object: String) -> impl FnOnce(kube::Error) -> ClusterError {
     move |error| match &error {
         kube::Error::Api(status) if status.code == 404 => ClusterError::NotFound(object),
-        // A write guarded by the uid: the object it was meant for is gone.
-        kube::Error::Api(status) if status.code == 409 && step != "creating" => {
+        // A deletion guarded by the uid: the object it was meant for is gone. A patch may conflict for other
+        // reasons, and none of them must end a pod.
+        kube::Error::Api(status) if status.code == 409 && step == "deleting" => {
             ClusterError::NotFound(object)
         }
         _ => ClusterError::Request { step, object, source: Box::new(error) },

@@ -83,7 +83,6 @@ pub(crate) struct World {
 pub(crate) struct Running {
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
-    pub(crate) views: Views,
 }
 
 impl Running {
@@ -134,15 +133,14 @@ impl World {
         updates.send(PodUpdate::Synced(all)).unwrap();
         *self.watch.lock() = Some(updates);
         let stop = CancellationToken::new();
-        let views = Views::default();
-        let manager = PodManager::new(shared, views.clone()).run(updated, stop.clone());
+        let manager = PodManager::new(shared, Views::default()).run(updated, stop.clone());
         let tasks = vec![
             tokio::spawn(async move {
                 manager.await.unwrap();
             }),
             tokio::spawn(write_events),
         ];
-        Running { stop, tasks, views }
+        Running { stop, tasks }
     }
 
     fn note(&self, what: impl Into<String>) {
@@ -230,6 +228,12 @@ impl World {
         let state = self.state.lock();
         let found = state.journal.iter().find(|(_, done)| done == what);
         found.unwrap_or_else(|| panic!("{what} was not done: {:?}", state.journal)).0
+    }
+
+    /// Events and history so far.
+    pub(crate) fn told(&self) -> (Vec<(String, String, String)>, Vec<String>) {
+        let state = self.state.lock();
+        (state.events.clone(), state.history.clone())
     }
 
     pub(crate) fn count(&self, what: &str) -> usize {

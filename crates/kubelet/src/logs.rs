@@ -149,3 +149,96 @@ fn since(options: &LogOptions, now: Timestamp) -> Option<Timestamp> {
     });
     relative.or(options.since_time)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+    use rstest::rstest;
+    use std::collections::BTreeMap;
+    use std::io::Write;
+
+    const LOG: &str = "2025-01-01T00:00:01Z stdout F one\n2025-01-01T00:00:02Z stdout F two\n\
+                       2025-01-01T00:00:03Z stderr F three\n";
+
+    struct Setup {
+        config: Config,
+        view: watch::Sender<PodView>,
+        dir: tempfile::TempDir,
+    }
+
+    fn setup(running: bool) -> Setup {
+        let dir = tempfile::tempdir().unwrap();
+        let container =
+            ContainerView { current: Some((1, "id".into())), previous: Some(0), running, waiting: None };
+        let fresh = ContainerView { waiting: Some("ErrImagePull".into()), ..Default::default() };
+        let view = PodView {
+            namespace: "ns".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            containers: BTreeMap::from([("c".into(), container), ("fresh".into(), fresh)]),
+        };
+        std::fs::create_dir_all(dir.path().join("logs/ns_p_u/c")).unwrap();
+        std::fs::write(dir.path().join("logs/ns_p_u/c/1.log"), LOG).unwrap();
+        std::fs::write(dir.path().join("logs/ns_p_u/c/0.log"), "2025-01-01T00:00:00Z stdout F old\n")
+            .unwrap();
+        Setup { config: Config::new("n", "abcdef", dir.path()), view: watch::channel(view).0, dir }
+    }
+
+    async fn all(setup: &Setup, options: LogOptions) -> String {
+        let mut stream = read(&setup.config, setup.view.subscribe(), "c", options).await.unwrap();
+        let mut text = String::new();
+        while let Some(piece) = stream.next().await {
+            text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
+        }
+        text
+    }
+
+    #[rstest]
+    #[case::all(LogOptions::default(), "one\ntwo\nthree\n")]
+    #[case::previous(LogOptions { previous: true, ..Default::default() }, "old\n")]
+    #[case::tail(LogOptions { tail_lines: Some(1), ..Default::default() }, "three\n")]
+    #[case::no_tail(LogOptions { tail_lines: Some(0), ..Default::default() }, "")]
+    #[case::limit(LogOptions { limit_bytes: Some(5), ..Default::default() }, "one\nt")]
+    #[case::since(LogOptions { since_time: Some("2025-01-01T00:00:02Z".parse().unwrap()), ..Default::default() },
+        "two\nthree\n")]
+    #[case::since_seconds(LogOptions { since_seconds: Some(1), ..Default::default() }, "")]
+    #[case::times(LogOptions { timestamps: true, tail_lines: Some(1), ..Default::default() },
+        "2025-01-01T00:00:03Z three\n")]
+    #[tokio::test]
+    async fn options_choose_what_is_read(#[case] options: LogOptions, #[case] expected: &str) {
+        assert_eq!(all(&setup(true), options).await, expected);
+    }
+
+    #[tokio::test]
+    async fn following_goes_on_until_the_container_ends() {
+        let setup = setup(true);
+        let options = LogOptions { follow: true, tail_lines: Some(1), ..Default::default() };
+        let mut stream = read(&setup.config, setup.view.subscribe(), "c", options).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "three\n");
+        let path = setup.dir.path().join("logs/ns_p_u/c/1.log");
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(b"2025-01-01T00:00:04Z stdout F four\n2025-01-01T00:00:05Z std").unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "four\n");
+        file.write_all(b"out F five\n").unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), "five\n");
+        setup.view.send_modify(|view| view.containers.get_mut("c").unwrap().running = false);
+        assert!(stream.next().await.is_none());
+    }
+
+    #[rstest]
+    #[case("none", false, "container none is not valid for pod p")]
+    #[case("fresh", false, "container \"fresh\" in pod \"p\" is waiting to start: ErrImagePull")]
+    #[case("fresh", true, "previous terminated container \"fresh\" in pod \"p\" not found")]
+    #[tokio::test]
+    async fn what_has_no_log_says_why(
+        #[case] container: &str,
+        #[case] previous: bool,
+        #[case] message: &str,
+    ) {
+        let setup = setup(true);
+        let options = LogOptions { previous, ..Default::default() };
+        let error = read(&setup.config, setup.view.subscribe(), container, options).await.err().unwrap();
+        assert_eq!(error.to_string(), message);
+    }
+}

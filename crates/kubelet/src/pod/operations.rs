@@ -467,9 +467,9 @@ impl Context {
         let (namespace, name, _) = self.name();
         match self.shared.cluster.patch_pod_status(namespace, name, &patch).await {
             Ok(pod) => Outcome::Patched { patch, pod: Box::new(pod) },
-            Err(ClusterError::NotFound(_)) => Outcome::Gone,
+            // That it is gone is for the watch to tell.
             Err(error) => {
-                tracing::warn!(%error, "pod status not written");
+                tracing::debug!(%error, "pod status not written");
                 Outcome::Failed
             }
         }

@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
     },
     /// The object is deleted.
     Deleted,
-    /// The object is gone, or is another's.
+    /// The object is gone. Only simulations say so; else the watch does.
     Gone,
     /// It failed; try again later.
     Failed,

@@ -223,3 +223,97 @@ mod trust {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    fn request(action: serde_json::Value, port: u16) -> Request {
+        let mut action = action;
+        if action.get("port").is_none() {
+            action["port"] = json!(port);
+        }
+        let spec = json!({"name": "c", "ports": [{"name": "web", "containerPort": port}]});
+        let action = serde_json::from_value(action).unwrap();
+        let spec = serde_json::from_value(spec).unwrap();
+        Request::new(&action, &spec, Some("127.0.0.1".parse().unwrap())).unwrap()
+    }
+
+    /// Answers one request with `answer` and gives what it was.
+    async fn serve(listener: TcpListener, answer: &'static str) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = vec![0; 4096];
+        let count = stream.read(&mut buffer).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&buffer[..count]).to_lowercase()
+    }
+
+    #[rstest]
+    #[case("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Ok(()))]
+    #[case("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", Ok(()))]
+    #[case("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", Err("HTTP probe failed with statuscode: 500"))]
+    #[case("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", Err("HTTP probe failed with statuscode: 404"))]
+    #[tokio::test]
+    async fn the_status_code_decides(#[case] answer: &'static str, #[case] expected: Result<(), &str>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = tokio::spawn(serve(listener, answer));
+        let headers =
+            json!([{"name": "X-Probe", "value": "yes"}, {"name": "Host", "value": "kubia.example"}]);
+        let action = json!({"port": "web", "path": "ready", "httpHeaders": headers});
+        let result = request(action, port).probe(Duration::from_secs(5)).await;
+        assert_eq!(result, expected.map_err(str::to_owned));
+        let asked = served.await.unwrap();
+        assert!(asked.starts_with("get /ready http/1.1\r\n"), "{asked}");
+        assert!(asked.contains("x-probe: yes") && asked.contains("host: kubia.example"), "{asked}");
+        assert!(
+            asked.contains("user-agent: kube-probe/1.33") && asked.contains("connection: close"),
+            "{asked}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_worded_as_upstream_words_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let result = request(json!({"path": "/"}), port).probe(Duration::from_secs(5)).await;
+        let expected = format!(
+            "Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+        );
+        assert_eq!(result, Err(expected));
+    }
+
+    #[tokio::test]
+    async fn silence_is_a_failure_at_the_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let result = request(json!({}), port).probe(Duration::from_millis(20)).await;
+        let expected = format!(
+            "Get \"http://127.0.0.1:{port}/\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        );
+        assert_eq!(result, Err(expected));
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_an_end_of_file() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(serve(listener, ""));
+        let result = request(json!({}), port).probe(Duration::from_secs(5)).await;
+        assert_eq!(result, Err(format!("Get \"http://127.0.0.1:{port}/\": EOF")));
+    }
+
+    #[rstest]
+    #[case(json!(0), "invalid port number: 0")]
+    #[case(json!(70_000), "invalid port number: 70000")]
+    #[case(json!("none"), "couldn't find port: none in container c")]
+    fn ports_that_are_none_are_named(#[case] given: serde_json::Value, #[case] message: &str) {
+        let spec = Container { name: "c".into(), ..Default::default() };
+        assert_eq!(port(&serde_json::from_value(given).unwrap(), &spec), Err(message.to_owned()));
+    }
+}

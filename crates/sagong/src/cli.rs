@@ -6,7 +6,13 @@ use std::path::PathBuf;
 
 /// Kubernetes Deployments on one machine, in one binary.
 #[derive(Parser)]
-#[command(name = "sagong", version, about, disable_help_subcommand = true)]
+#[command(
+    name = "sagong",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "Every kubectl command works as well: sagong get pods, sagong kubectl get pods, or a link named kubectl."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

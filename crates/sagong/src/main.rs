@@ -15,6 +15,8 @@ mod up;
 
 use clap::Parser;
 use cli::{Cli, Command};
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -24,6 +26,9 @@ fn main() -> ExitCode {
     // The container shim is this same program; it must not have started any thread.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == cluster::SHIM) {
         return sagong_runtime::native::shim_main(std::env::args_os().skip(2));
+    }
+    if let Some((name, args)) = kubectl(std::env::args_os().collect()) {
+        return as_kubectl(args, name);
     }
     let cli = Cli::parse();
     tracing_subscriber::fmt()
@@ -38,6 +43,38 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether this is to be kubectl: called by that name, as `sagong kubectl …`, or with one of kubectl's commands.
+/// Gives what messages call the program, and the arguments.
+fn kubectl(mut args: Vec<OsString>) -> Option<(&'static str, Vec<OsString>)> {
+    let named = args.first().is_some_and(|program| Path::new(program).file_name() == Some("kubectl".as_ref()));
+    args.drain(..args.len().min(1));
+    if named {
+        return Some(("kubectl", args));
+    }
+    let first = args.first()?.to_str()?;
+    if first == "kubectl" {
+        args.remove(0);
+        return Some(("kubectl", args));
+    }
+    sagong_kubectl::verbs().any(|verb| verb == first).then_some(("sagong", args))
+}
+
+fn as_kubectl(args: Vec<OsString>, name: &str) -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(sagong_kubectl::run(args, name));
+            // A read of standard input under way must not hold up the end.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,0 +1,265 @@
+//! Requests to the API server: raw bodies in and out, warnings shown, failures worded.
+
+use crate::failure::{Failure, Outcome, fail};
+use crate::flags::Parsed;
+use crate::kubeconfig::Kubeconfig;
+use base64::Engine;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
+use serde_json::{Value, json};
+
+/// Plain JSON.
+pub(crate) const JSON: &str = "application/json";
+
+/// A connection to one API server.
+#[derive(Clone)]
+pub(crate) struct Client {
+    inner: kube::Client,
+    /// `127.0.0.1:6443`, for messages.
+    pub(crate) host: String,
+    /// `https://127.0.0.1:6443`.
+    pub(crate) server: String,
+}
+
+/// The parts of a request's query.
+pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
+
+impl Client {
+    /// A client as files and flags say. Does not connect yet.
+    ///
+    /// # Errors
+    /// The kubeconfig is broken.
+    pub(crate) async fn new(config: &Kubeconfig, flags: &Parsed) -> Outcome<Self> {
+        let (cluster, user) = config.chosen(flags)?;
+        let nothing = cluster["server"].as_str().is_none_or(str::is_empty);
+        if nothing && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && config.clusters.is_empty() {
+            let config = kube::Config::incluster()
+                .map_err(|error| Failure::Message(format!("in-cluster configuration: {error}")))?;
+            return Self::finish(config);
+        }
+        let mut cluster = cluster;
+        if nothing {
+            cluster["server"] = "http://localhost:8080".into();
+        }
+        check_files(&cluster, &user)?;
+        let value = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "c", "user": user}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        });
+        let config: KubeKubeconfig = serde_json::from_value(value)
+            .map_err(|error| Failure::Message(format!("invalid configuration: {error}")))?;
+        let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| Failure::Message(format!("invalid configuration: {}", chain(&error))))?;
+        config.read_timeout = None;
+        let timeout = flags.text("request-timeout");
+        if let Some(nanos) = crate::flags::parse_duration(timeout)
+            .or_else(|| timeout.parse::<i128>().ok().map(|seconds| seconds * 1_000_000_000))
+            && nanos > 0
+        {
+            config.read_timeout = Some(std::time::Duration::from_nanos(nanos as u64));
+        }
+        Self::finish(config)
+    }
+
+    fn finish(config: kube::Config) -> Outcome<Self> {
+        let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let inner = kube::Client::try_from(config)
+            .map_err(|error| Failure::Message(format!("invalid configuration: {}", chain(&error))))?;
+        Ok(Self { inner, host, server })
+    }
+
+    /// Sends a request; the body of the answer is still to come.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or answers with a failure.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: Query<'_>,
+        body: Option<(&str, Vec<u8>)>,
+        accept: &str,
+    ) -> Outcome<Response<Body>> {
+        let mut request = Request::builder().method(method).uri(target(path, query)).header("accept", accept);
+        let bytes = match body {
+            Some((kind, bytes)) => {
+                request = request.header("content-type", kind);
+                bytes
+            }
+            None => Vec::new(),
+        };
+        let request = request
+            .body(Body::from(bytes))
+            .map_err(|error| Failure::Message(format!("bad request path {path:?}: {error}")))?;
+        let response = self.inner.send(request).await.map_err(|error| self.unreachable(&error))?;
+        for warning in response.headers().get_all("warning") {
+            show_warning(warning.to_str().unwrap_or_default());
+        }
+        if response.status().as_u16() < 400 {
+            return Ok(response);
+        }
+        let code = response.status().as_u16();
+        let bytes = collect(response).await?;
+        Err(refusal(code, &bytes))
+    }
+
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        query: Query<'_>,
+        body: Option<(&str, Vec<u8>)>,
+        accept: &str,
+    ) -> Outcome<Bytes> {
+        collect(self.send(method, path, query, body, accept).await?).await
+    }
+
+    /// The same for JSON.
+    ///
+    /// # Errors
+    /// As [`Self::send`], or the answer is no JSON.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: Query<'_>,
+        body: Option<(&str, &Value)>,
+    ) -> Outcome<Value> {
+        let body = body.map(|(kind, value)| (kind, value.to_string().into_bytes()));
+        let bytes = self.bytes(method, path, query, body, JSON).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::Message(format!("the server's answer is no JSON: {error}")))
+    }
+
+    /// `GET` of JSON.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) async fn get(&self, path: &str, query: Query<'_>) -> Outcome<Value> {
+        self.call(Method::GET, path, query, None).await
+    }
+
+    fn unreachable(&self, error: &kube::Error) -> Failure {
+        let text = chain(error);
+        if text.contains("onnection refused") {
+            return Failure::Verbatim(format!(
+                "The connection to the server {} was refused - did you specify the right host or port?",
+                self.host
+            ));
+        }
+        Failure::Verbatim(format!("Unable to connect to the server: {}", reworded(&text)))
+    }
+}
+
+/// Certificates' troubles in the words Go has for them.
+fn reworded(text: &str) -> String {
+    if text.contains("UnknownIssuer") {
+        return "tls: failed to verify certificate: x509: certificate signed by unknown authority".into();
+    }
+    if text.contains("Expired") || text.contains("expired") {
+        return format!("x509: certificate has expired or is not yet valid ({text})");
+    }
+    if text.contains("dns error") || text.contains("lookup") {
+        return format!("dial tcp: lookup failed: no such host ({text})");
+    }
+    text.to_owned()
+}
+
+fn check_files(cluster: &Value, user: &Value) -> Outcome {
+    let checks = [
+        (cluster, "certificate-authority"),
+        (user, "client-certificate"),
+        (user, "client-key"),
+    ];
+    for (from, field) in checks {
+        if let Some(path) = from[field].as_str()
+            && !path.is_empty()
+            && let Err(error) = std::fs::File::open(path)
+        {
+            return fail(format!("unable to read {field} {path}: open {path}: {}", crate::failure::io_text(&error)));
+        }
+    }
+    for (from, field) in
+        [(cluster, "certificate-authority-data"), (user, "client-certificate-data"), (user, "client-key-data")]
+    {
+        if let Some(data) = from[field].as_str()
+            && base64::engine::general_purpose::STANDARD.decode(data).is_err()
+        {
+            return fail(format!("{field} of the kubeconfig is no base64"));
+        }
+    }
+    Ok(())
+}
+
+/// An error with everything below it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// The whole body.
+///
+/// # Errors
+/// The connection breaks off.
+pub(crate) async fn collect(response: Response<Body>) -> Outcome<Bytes> {
+    let body = response.into_body().collect().await;
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|error| Failure::Message(format!("the server's answer breaks off: {error}")))
+}
+
+/// The failure an answer with an error code is.
+fn refusal(code: u16, bytes: &[u8]) -> Failure {
+    match serde_json::from_slice::<Value>(bytes) {
+        Ok(status) if status["kind"] == "Status" => Failure::Status(Box::new(status)),
+        _ => {
+            let text = String::from_utf8_lossy(bytes);
+            let text = text.trim();
+            let (reason, message) = match code {
+                401 => ("Unauthorized", "Unauthorized".to_owned()),
+                403 => ("Forbidden", format!("forbidden: {text}")),
+                404 => ("NotFound", "the server could not find the requested resource".to_owned()),
+                405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource".into()),
+                503 => ("ServiceUnavailable", "the server is currently unable to handle the request".into()),
+                _ => ("", text.to_owned()),
+            };
+            Failure::Status(Box::new(json!({"kind": "Status", "reason": reason, "message": message, "code": code})))
+        }
+    }
+}
+
+/// `299 - "text"` as `Warning: text`.
+fn show_warning(header: &str) {
+    let text = header.split_once('"').map_or(header, |(_, text)| text.trim_end_matches('"'));
+    eprintln!("Warning: {}", text.replace("\\\"", "\"").replace("\\\\", "\\"));
+}
+
+/// Path and query, escaped.
+fn target(path: &str, query: Query<'_>) -> String {
+    let mut uri = path.to_owned();
+    for (index, (key, value)) in query.iter().enumerate() {
+        uri.push(if index == 0 && !path.contains('?') { '?' } else { '&' });
+        uri.push_str(key);
+        uri.push('=');
+        uri.extend(percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC));
+    }
+    uri
+}

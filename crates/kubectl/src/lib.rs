@@ -1,0 +1,39 @@
+//! kubectl's commands, over nothing but the Kubernetes API.
+//!
+//! [`run`] reads a command line, finds the command in [`commands`] and words its failure. One file per command;
+//! `printers` knows how objects are shown, `failure` how failures are worded, `builder` which objects are meant.
+
+mod builder;
+mod client;
+mod commands;
+mod context;
+mod failure;
+mod flags;
+mod global;
+mod kubeconfig;
+mod manifest;
+mod mapping;
+mod object;
+mod printers;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs a command line without its first word. `name` is how the program was called, `kubectl` or `sagong`: it is
+/// what messages call it.
+pub async fn run(args: Vec<OsString>, name: &str) -> ExitCode {
+    let args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    match commands::run(args, name).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{}", failure.shown());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// The names of all commands, for the program's own command line.
+pub fn verbs() -> impl Iterator<Item = &'static str> {
+    commands::COMMANDS.iter().map(|command| command.name)
+}

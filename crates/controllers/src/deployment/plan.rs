@@ -28,6 +28,10 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         return refuse_to_select_all(deployment);
     }
     let claims = claim(deployment, &selector, snapshot.replica_sets.iter().cloned(), |_| true);
+    if !claims.steps.is_empty() {
+        // What is adopted has another version then, and is planned with once that is seen.
+        return Plan { steps: claims.steps, ..Plan::default() };
+    }
     let mut draft = Draft {
         deployment,
         roles: Roles::assign(deployment, claims.owned),
@@ -35,7 +39,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         deletions: Vec::new(),
         now,
     };
-    let mut plan = Plan { steps: claims.steps, ..Plan::default() };
+    let mut plan = Plan::default();
     if deployment.metadata.deletion_timestamp.is_some() {
         draft.tell_only_counts(&mut plan);
         return plan;
@@ -307,5 +311,149 @@ fn new_replica_set(deployment: &Deployment) -> ReplicaSet {
             template: Some(template),
         }),
         status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Key;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn now() -> Timestamp {
+        "2024-01-01T10:00:00Z".parse().unwrap()
+    }
+
+    fn snapshot(change: impl FnOnce(&mut Value)) -> Snapshot {
+        let mut value = json!({
+            "metadata": {"name": "kubia", "namespace": "default", "uid": "d", "generation": 1,
+                "annotations": {"kubernetes.io/change-cause": "because"}},
+            "spec": {
+                "replicas": 3, "minReadySeconds": 10, "progressDeadlineSeconds": 600,
+                "selector": {"matchLabels": {"app": "kubia"}},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                "template": {"metadata": {"labels": {"app": "kubia"}},
+                    "spec": {"containers": [{"name": "nodejs", "image": "v1"}]}},
+            },
+        });
+        change(&mut value);
+        let deployment = Arc::new(serde_json::from_value(value).unwrap());
+        Snapshot { deployment, replica_sets: Vec::new(), pods: Vec::new(), namesake: None }
+    }
+
+    fn verbs(plan: &Plan) -> Vec<(&'static str, &'static str)> {
+        plan.writes().map(|write| (write.verb.name(), write.kind.kind)).collect()
+    }
+
+    fn told(plan: &Plan) -> Deployment {
+        plan.writes().find_map(|write| write.object::<Deployment>()).unwrap().clone()
+    }
+
+    #[test]
+    fn the_first_plan_creates_a_set_and_tells_of_it() {
+        let snapshot = snapshot(|_| {});
+        let plan = plan(&snapshot, now());
+        assert_eq!(verbs(&plan), [("create", "ReplicaSet"), ("update status", "Deployment")]);
+        let hash = template_hash::of(&snapshot.deployment);
+        let labels = json!({"app": "kubia", "pod-template-hash": hash});
+        let set = plan.writes().find_map(|write| write.object::<ReplicaSet>()).unwrap();
+        let expected = json!({
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {
+                "name": format!("kubia-{hash}"), "namespace": "default", "labels": labels,
+                "annotations": {
+                    "deployment.kubernetes.io/desired-replicas": "3",
+                    "deployment.kubernetes.io/max-replicas": "4",
+                    "deployment.kubernetes.io/revision": "1",
+                    "kubernetes.io/change-cause": "because",
+                },
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "kubia", "uid": "d",
+                    "controller": true, "blockOwnerDeletion": true}],
+            },
+            "spec": {
+                "replicas": 3, "minReadySeconds": 10, "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels},
+                    "spec": {"containers": [{"name": "nodejs", "image": "v1"}]}},
+            },
+        });
+        assert_eq!(serde_json::to_value(set).unwrap(), expected);
+        let deployment = told(&plan);
+        assert_eq!(deployment.metadata.annotations.unwrap()[revision::REVISION], "1");
+        let status = deployment.status.unwrap();
+        assert_eq!((status.observed_generation, status.unavailable_replicas), (Some(1), Some(3)));
+        let reasons: Vec<_> = status.conditions.unwrap().into_iter().filter_map(|c| c.reason).collect();
+        assert_eq!(reasons, [CREATED, "MinimumReplicasUnavailable"]);
+    }
+
+    #[test]
+    fn a_name_taken_by_another_counts_a_collision_and_changes_the_name() {
+        let mut snapshot = snapshot(|_| {});
+        let before = template_hash::replica_set_name(&snapshot.deployment);
+        snapshot.namesake = Some(Arc::new(ReplicaSet::default()));
+        let plan = plan(&snapshot, now());
+        assert_eq!(verbs(&plan), [("update status", "Deployment")]);
+        let deployment = told(&plan);
+        assert_eq!(deployment.status.as_ref().unwrap().collision_count, Some(1));
+        assert_ne!(template_hash::replica_set_name(&deployment), before);
+    }
+
+    #[test]
+    fn a_set_that_cannot_be_created_is_told() {
+        let snapshot = snapshot(|_| {});
+        let mut failure = Failure {
+            verb: "create",
+            kind: KindRef::of::<ReplicaSet>(),
+            key: Key::new("default", "kubia-x"),
+            code: 403,
+            reason: "Forbidden".into(),
+            message: "exceeded quota".into(),
+        };
+        let status = told(&after_failure(&snapshot, &failure, now())).status.unwrap();
+        let condition = progress::condition(&status, PROGRESSING).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_deref()), ("False", Some(CREATE_FAILED)));
+        let message = "Failed to create new replica set \"kubia-x\": exceeded quota";
+        assert_eq!(condition.message.as_deref(), Some(message));
+        failure.reason = "AlreadyExists".into();
+        assert!(after_failure(&snapshot, &failure, now()).is_idle(), "the next plan sees whose it is");
+    }
+
+    #[test]
+    fn a_deployment_being_deleted_only_tells_its_status() {
+        let mut snapshot = snapshot(|_| {});
+        Arc::make_mut(&mut snapshot.deployment).metadata.deletion_timestamp = Some(Time(now()));
+        assert_eq!(verbs(&plan(&snapshot, now())), [("update status", "Deployment")]);
+    }
+
+    #[test]
+    fn an_empty_selector_is_refused_once() {
+        let mut snapshot = snapshot(|value| value["spec"]["selector"] = json!({}));
+        let refused = plan(&snapshot, now());
+        assert_eq!(verbs(&refused), [("update status", "Deployment")]);
+        assert_eq!(refused.notes[0].reason, "SelectingAll");
+        snapshot.deployment = Arc::new(told(&refused));
+        assert!(plan(&snapshot, now()).is_idle());
+    }
+
+    #[test]
+    fn an_orphaned_set_with_the_template_is_adopted_and_becomes_the_new_one() {
+        let mut snapshot = snapshot(|_| {});
+        let mut orphan = new_replica_set(&snapshot.deployment);
+        orphan.metadata.owner_references = None;
+        orphan.metadata.name = Some("orphan".into());
+        orphan.spec.as_mut().unwrap().replicas = Some(3);
+        snapshot.replica_sets.push(Arc::new(orphan.clone()));
+        let adopting = plan(&snapshot, now());
+        assert_eq!(verbs(&adopting), [("patch", "ReplicaSet")]);
+        assert!(adopting.steps[0].guard.is_some(), "only if the Deployment is still alive");
+
+        orphan.metadata.owner_references = Some(vec![controller_reference(&*snapshot.deployment)]);
+        snapshot.replica_sets = vec![Arc::new(orphan)];
+        let plan = plan(&snapshot, now());
+        assert_eq!(verbs(&plan), [("update", "ReplicaSet"), ("update status", "Deployment")]);
+        let condition = told(&plan).status.unwrap().conditions.unwrap().remove(0);
+        assert_eq!(condition.message.as_deref(), Some("Found new replica set \"orphan\""));
     }
 }

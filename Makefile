@@ -10,7 +10,8 @@ demo: build
 	@$(SAGONG) demo
 
 ## Everything that is tested, end-to-end tests with real containers included.
-test: system-packages test-packages lint build
+test: system-packages test-packages lint
+	$(CARGO) build -p sagong
 	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	$(CARGO) nextest run --workspace --no-fail-fast
 	$(CARGO) test --workspace --doc --quiet

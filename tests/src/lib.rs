@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 /// How long a test waits for something that should take seconds at most.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary under test: `$SAGONG`, or what `make build` made.
+/// The binary under test: `$SAGONG`, or the one `make test` builds, with overflow checks and assertions.
 pub fn sagong() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/sagong");
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/sagong");
     let path = std::env::var_os("SAGONG").map_or(built, PathBuf::from);
-    assert!(path.is_file(), "{} is missing: run `make build` first", path.display());
+    assert!(path.is_file(), "{} is missing: run `cargo build -p sagong` first", path.display());
     path.canonicalize().unwrap()
 }
 

@@ -48,6 +48,7 @@ impl ImageStore {
         }
         let options = options(&lower, &upper, &work).map_err(fail)?;
         // A device node that an image carries must not open the host's device.
+        // A device node that an image carries must not open the host's device.
         rustix::mount::mount("overlay", &merged, "overlay", MountFlags::NODEV, options.as_c_str())
             .map_err(|e| fail(e.into()))?;
         Ok(merged)

@@ -12,7 +12,8 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 const INSTANCE: &str = "7e57a0";
@@ -60,6 +61,31 @@ impl Pod {
         let (done, result) = mpsc::channel();
         self.jobs.send(Box::new(move || drop(done.send(work())))).unwrap();
         result.recv().unwrap()
+    }
+
+    /// Answers connections to port 8080 until told to stop, or until the sender is dropped; then the listening
+    /// socket closes at once.
+    fn serve_until_stopped(&self) -> mpsc::Sender<()> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        self.inside(move || {
+            let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+            let closing = listener.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let _ = stopped.recv();
+                // Wakes the thread that accepts, and refuses everybody from now on.
+                let _ = nix::sys::socket::shutdown(
+                    std::os::fd::AsRawFd::as_raw_fd(&closing),
+                    nix::sys::socket::Shutdown::Read,
+                );
+            });
+            std::thread::spawn(move || {
+                for client in listener.incoming() {
+                    let Ok(mut client) = client else { return };
+                    let _ = writeln!(client, "pod {}", client.peer_addr().unwrap().ip());
+                }
+            });
+        });
+        stop
     }
 
     /// Answers every connection to port 8080 with a name and the address it came from, and closes it once the
@@ -309,6 +335,31 @@ fn a_withdrawn_pod_gets_no_new_connection_and_keeps_its_old_ones() {
 }
 
 #[test]
+fn a_connection_the_pod_has_not_seen_yet_counts() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let a = Pod::new();
+        let ip_a = world.attach("a", &a).await;
+        world.endpoints(&[ip_a]).await;
+        // Packets leave the host and are dropped in the pod.
+        let drop_all = "add table ip t\nadd chain ip t c { type filter hook prerouting priority -300 ; policy drop ; }\n";
+        a.inside(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(rules::apply::nft(&["-f", "-"], drop_all)).unwrap();
+        });
+        assert_eq!(world.proxy.connections(ip_a, &a.netns).await.unwrap(), 0);
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        let connecting = tokio::spawn(socket.connect(CLUSTER_IP.parse().unwrap()));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while world.proxy.connections(ip_a, &a.netns).await.unwrap() != 1 {
+            assert!(Instant::now() < deadline, "the SYN is not counted");
+            tokio::task::yield_now().await;
+        }
+        connecting.abort();
+    });
+}
+
+#[test]
 fn pods_and_services_go_on_across_a_restart() {
     on_a_fresh_host(|| async {
         let (a, b) = (Pod::new(), Pod::new());
@@ -548,5 +599,96 @@ fn pods_get_past_a_firewall_that_drops_what_is_forwarded() {
         assert_eq!(rules.matches("accept comment").count(), 2, "{rules}");
         crate::destroy(INSTANCE).await.unwrap();
         assert_eq!(rules::apply::nft(&["list", "ruleset"], "").await.unwrap(), before);
+    });
+}
+
+/// Clients of the ClusterIP, each connecting anew without a pause.
+struct Clients {
+    going: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<(usize, Vec<std::io::Error>)>>,
+}
+
+impl Clients {
+    fn start(count: usize) -> Self {
+        let netns = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+        let going = Arc::new(AtomicBool::new(true));
+        let start = |_| {
+            let (netns, going) = (std::fs::File::open(&netns).unwrap(), Arc::clone(&going));
+            std::thread::spawn(move || {
+                nix::sched::setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+                let (mut asked, mut failed) = (0, Vec::new());
+                while going.load(Ordering::Relaxed) {
+                    asked += 1;
+                    failed.extend(ask(CLUSTER_IP).err());
+                }
+                (asked, failed)
+            })
+        };
+        let threads = (0..count).map(start).collect();
+        Self { going, threads }
+    }
+
+    /// Stops them and makes sure that nobody was refused.
+    fn all_were_served(self, during: &str) {
+        self.going.store(false, Ordering::Relaxed);
+        let results: Vec<_> = self.threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let asked: usize = results.iter().map(|result| result.0).sum();
+        let failed: Vec<_> = results.into_iter().flat_map(|result| result.1).collect();
+        println!("{asked} connections during {during}");
+        assert_eq!(failed.len(), 0, "{:?}", failed.first());
+    }
+}
+
+#[test]
+fn changing_the_endpoints_refuses_nobody() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let pods = [Pod::new(), Pod::new(), Pod::new()];
+        let mut all = Vec::new();
+        let mut serving = Vec::new();
+        for (pod, id) in pods.iter().zip(["a", "b", "c"]) {
+            all.push(world.attach(id, pod).await);
+            serving.push(pod.serve_until_stopped());
+        }
+        world.endpoints(&all).await;
+        let clients = Clients::start(4);
+        for round in 0..50 {
+            world.endpoints(&all[..2 + round % 2]).await;
+        }
+        clients.all_were_served("50 changes");
+    });
+}
+
+/// Nobody but the rules and the count of connections protects these clients: a pod dies the moment it is counted
+/// as having none.
+#[test]
+fn no_connection_is_on_its_way_to_a_pod_counted_as_having_none() {
+    const ROUNDS: usize = 10;
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let mut pods = Vec::new();
+        let mut clients = None;
+        for number in 0..ROUNDS + 2 {
+            let (name, pod) = (format!("pod-{number}"), Pod::new());
+            let ip = world.attach(&name, &pod).await;
+            let stop = pod.serve_until_stopped();
+            pods.push((name, pod, ip, stop));
+            let all: Vec<_> = pods.iter().map(|pod| pod.2).collect();
+            world.endpoints(&all).await;
+            if pods.len() < 3 {
+                continue;
+            }
+            clients.get_or_insert_with(|| Clients::start(4));
+            let (name, pod, ip, stop) = pods.remove(0);
+            world.proxy.withdraw(ip).await.unwrap();
+            while world.proxy.connections(ip, &pod.netns).await.unwrap() > 0 {
+                tokio::task::yield_now().await;
+            }
+            stop.send(()).unwrap();
+            world.endpoints(&all[1..]).await;
+            world.pods.detach(&name).await.unwrap();
+            world.proxy.restore(ip);
+        }
+        clients.unwrap().all_were_served("the replacement of 10 pods");
     });
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod observed;
+pub(crate) mod tracked;
 pub(crate) mod watch;
 pub(crate) mod withdrawal;
 
@@ -148,6 +149,31 @@ impl State {
     }
 }
 
+/// Waits until no packet is being judged by rules that were replaced: those run as readers of RCU, and this
+/// call waits for all readers there are.
+async fn packets_settled() {
+    let barrier = || rustix::thread::membarrier(rustix::thread::MembarrierCommand::Global);
+    match tokio::task::spawn_blocking(barrier).await {
+        Ok(Ok(())) => {}
+        // Kernels with isolated CPUs do not offer it; packets take microseconds.
+        Ok(Err(error)) => tracing::debug!(%error, "cannot wait for packets in work"),
+        Err(error) => tracing::debug!(%error, "waiting for packets in work"),
+    }
+}
+
+/// Connections the pod does not know of yet. None if the kernel does not tell.
+async fn on_their_way(address: IpAddr) -> usize {
+    let IpAddr::V4(address) = address else { return 0 };
+    let counted = tokio::task::spawn_blocking(move || tracked::on_their_way(address)).await;
+    match counted.map_err(std::io::Error::other).and_then(|counted| counted) {
+        Ok(count) => count,
+        Err(error) => {
+            tracing::debug!(%error, "cannot ask connection tracking");
+            0
+        }
+    }
+}
+
 impl DataPlane for Proxy {
     fn withdraw<'a>(&'a self, address: IpAddr) -> BoxFuture<'a, Result<(), NetworkError>> {
         Box::pin(async move {
@@ -157,7 +183,9 @@ impl DataPlane for Proxy {
                 self.balancer.withdraw(address);
             }
             self.wait_for_lists().await?;
-            self.apply().await
+            self.apply().await?;
+            packets_settled().await;
+            Ok(())
         })
     }
 
@@ -167,6 +195,8 @@ impl DataPlane for Proxy {
         netns: &'a Path,
     ) -> BoxFuture<'a, Result<usize, NetworkError>> {
         Box::pin(async move {
+            // In this order: what is no longer on its way has a socket.
+            let on_their_way = on_their_way(address).await;
             let tables = crate::pod::within(netns, connections::read).await.and_then(|read| read);
             let tables = tables.map_err(|error| NetworkError::Failed {
                 step: "reading connections in",
@@ -174,7 +204,7 @@ impl DataPlane for Proxy {
                 message: error.to_string(),
             })?;
             // The balancer may have chosen the pod and not connected yet.
-            Ok(connections::count(&tables).max(self.balancer.in_flight(address)))
+            Ok(connections::count(&tables).max(self.balancer.in_flight(address)) + on_their_way)
         })
     }
 

@@ -13,11 +13,13 @@ pub(crate) struct Rules {
     node: Node,
     /// None: unknown, after a start or a failure. The next transaction replaces the table.
     applied: Option<Ruleset>,
+    /// The last ones asked for: `applied` without what only lingers.
+    last: Option<Ruleset>,
 }
 
 impl Rules {
     pub(crate) fn new(node: Node) -> Self {
-        Self { node, applied: None }
+        Self { node, applied: None, last: None }
     }
 
     /// Makes the table if there is none. One of an earlier run is left as it is, so that services go on
@@ -33,12 +35,20 @@ impl Rules {
 
     /// Brings the kernel to these services. Returns once the kernel has them.
     pub(crate) async fn apply(&mut self, services: &[ServicePort]) -> Result<(), NetworkError> {
-        let wanted = compile::compile(&self.node, services);
+        let exact = compile::compile(&self.node, services);
+        if self.applied.is_some() && self.last.as_ref() == Some(&exact) {
+            return Ok(());
+        }
+        let mut wanted = exact.clone();
+        if let Some(last) = &self.last {
+            compile::linger(last, &mut wanted);
+        }
         let text = match &self.applied {
             Some(applied) => compile::diff(applied, &wanted),
             None => compile::replace(&wanted),
         };
         if text.is_empty() {
+            self.last = Some(exact);
             return Ok(());
         }
         let known = self.applied.take();
@@ -49,6 +59,7 @@ impl Rules {
             Err(error) => return Err(error),
         }
         self.applied = Some(wanted);
+        self.last = Some(exact);
         Ok(())
     }
 }

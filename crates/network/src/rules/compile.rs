@@ -2,13 +2,13 @@
 //!
 //! The shape is that of upstream's nftables mode (KEP-3866): verdict maps from destination to a chain per
 //! service port, so that a packet costs two lookups however many services there are. Unlike there, one chain
-//! picks the endpoint and translates in one rule, and what must be masqueraded is looked up by address
+//! picks the endpoint and translates, and what must be masqueraded is looked up by address
 //! afterwards instead of being marked: packet marks are shared with everybody else on the host.
 
 use super::model::{Node, Ruleset, ServicePort};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Destination (address, protocol, port) to service chain.
 const SERVICES: &str = "services";
@@ -75,22 +75,35 @@ fn insert(rules: &mut Ruleset, set: &'static str, key: String, value: Option<Str
     rules.sets.entry(set).or_default().entry(key).or_insert(value);
 }
 
-/// The rule that sends a new connection to one of the endpoints. Session affinity would go in front of it.
-fn translation(service: &ServicePort) -> String {
+/// Services with more endpoints than this choose by one lookup instead of by one comparison per endpoint.
+const MOST_RULES: usize = 128;
+
+/// The rules that send a new connection to one of the endpoints. Session affinity would go in front of them.
+///
+/// Of n endpoints the first is taken with probability 1/n, the next of the rest with 1/(n-1), and so on, the
+/// last without a condition. One rule with a map would be shorter, but the elements of a replaced rule's map end
+/// with the transaction, and a packet that is in the old rule at that moment would find nothing and be refused.
+fn translation(service: &ServicePort) -> Vec<String> {
     let protocol = service.protocol.word();
     let comment = comment(&service.name);
-    if let [only] = service.endpoints.as_slice() {
-        return format!("meta l4proto {protocol} dnat ip to {only} {comment}");
+    let count = service.endpoints.len();
+    if count > MOST_RULES {
+        let choice = |(index, endpoint): (usize, &SocketAddrV4)| {
+            format!("{index} : {} . {}", endpoint.ip(), endpoint.port())
+        };
+        let choices: Vec<String> = service.endpoints.iter().enumerate().map(choice).collect();
+        let choices = choices.join(", ");
+        let choose = format!("numgen random mod {count} map {{ {choices} }}");
+        return vec![format!("meta l4proto {protocol} dnat ip to {choose} {comment}")];
     }
-    let choices: Vec<String> = service
-        .endpoints
-        .iter()
-        .enumerate()
-        .map(|(index, endpoint)| format!("{index} : {} . {}", endpoint.ip(), endpoint.port()))
-        .collect();
-    let count = choices.len();
-    let choices = choices.join(", ");
-    format!("meta l4proto {protocol} dnat ip to numgen random mod {count} map {{ {choices} }} {comment}")
+    let rule = |(index, endpoint): (usize, &SocketAddrV4)| {
+        let choose = match count - index {
+            1 => String::new(),
+            left => format!("numgen random mod {left} 0 "),
+        };
+        format!("meta l4proto {protocol} {choose}dnat ip to {endpoint} {comment}")
+    };
+    service.endpoints.iter().enumerate().map(rule).collect()
 }
 
 /// nft allows 128 bytes in a comment; names come from the API, but quotes must not end up here in any case.
@@ -98,6 +111,15 @@ fn comment(name: &str) -> String {
     let safe: String =
         name.chars().filter(|c| c.is_ascii_alphanumeric() || "-./:_".contains(*c)).take(120).collect();
     format!("comment \"{safe}\"")
+}
+
+/// Adds to `new` what masquerades connections to endpoints of `old`: packets that chose one of them before the
+/// transaction look it up after it. To be left out of the transaction after that.
+pub(crate) fn linger(old: &Ruleset, new: &mut Ruleset) {
+    for set in [HAIRPIN, ELSEWHERE] {
+        let before = old.sets.get(set).cloned().unwrap_or_default();
+        new.sets.entry(set).or_default().extend(before);
+    }
 }
 
 /// Commands that make the table anew with everything in it, in one transaction.
@@ -129,13 +151,15 @@ pub(crate) fn remove(instance: &str) -> String {
 /// The order matters: chains before the elements that point to them, and the other way round for deletion.
 fn changes(text: &mut String, old: &Ruleset, new: &Ruleset) {
     let table = new.node.table();
-    for (chain, rule) in &new.chains {
+    for (chain, rules) in &new.chains {
         match old.chains.get(chain) {
-            Some(before) if before == rule => continue,
+            Some(before) if before == rules => continue,
             Some(_) => drop(writeln!(text, "flush chain ip {table} {chain}")),
             None => drop(writeln!(text, "add chain ip {table} {chain}")),
         }
-        let _ = writeln!(text, "add rule ip {table} {chain} {rule}");
+        for rule in rules {
+            let _ = writeln!(text, "add rule ip {table} {chain} {rule}");
+        }
     }
     let none = BTreeMap::new();
     let pairs = || SETS.iter().map(|(_, set, _)| (set, old.sets.get(set), new.sets.get(set)));

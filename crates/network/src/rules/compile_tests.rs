@@ -33,8 +33,10 @@ fn a_new_service_adds_its_chain_then_its_elements() {
         text,
         "\
 add chain ip sagong-a1b2c3 svc-10.96.0.10-tcp-80
-add rule ip sagong-a1b2c3 svc-10.96.0.10-tcp-80 meta l4proto tcp dnat ip to numgen random mod 2 map \
-{ 0 : 10.244.0.5 . 8080, 1 : 10.244.0.6 . 8080 } comment \"default/kubia:http\"
+add rule ip sagong-a1b2c3 svc-10.96.0.10-tcp-80 meta l4proto tcp numgen random mod 2 0 \
+dnat ip to 10.244.0.5:8080 comment \"default/kubia:http\"
+add rule ip sagong-a1b2c3 svc-10.96.0.10-tcp-80 meta l4proto tcp \
+dnat ip to 10.244.0.6:8080 comment \"default/kubia:http\"
 add element ip sagong-a1b2c3 services { 10.96.0.10 . tcp . 80 : goto svc-10.96.0.10-tcp-80, \
 192.0.2.7 . tcp . 80 : goto svc-10.96.0.10-tcp-80 }
 add element ip sagong-a1b2c3 node-ports { tcp . 30080 : goto svc-10.96.0.10-tcp-80 }
@@ -80,6 +82,25 @@ fn nothing_changes_when_nothing_changed() {
 }
 
 #[test]
+fn very_many_endpoints_are_chosen_by_one_lookup() {
+    let many: Vec<String> = (0..200).map(|number| format!("10.244.0.{number}:80")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let rules = compile(&node(), &[service(&many)]);
+    let chain = &rules.chains["svc-10.96.0.10-tcp-80"];
+    assert_eq!(chain.len(), 1);
+    assert!(chain[0].contains("numgen random mod 200 map { 0 : 10.244.0.0 . 80, 1 : 10.244.0.1 . 80,"));
+}
+
+#[test]
+fn a_hairpin_lasts_one_transaction_longer_than_its_endpoint() {
+    let before = compile(&node(), &[service(&["10.244.0.5:8080"])]);
+    let mut after = compile(&node(), &[service(&["10.244.0.6:8080"])]);
+    linger(&before, &mut after);
+    let hairpins: Vec<&String> = after.sets[HAIRPIN].keys().collect();
+    assert_eq!(hairpins, ["10.244.0.5 . 10.244.0.5", "10.244.0.6 . 10.244.0.6"]);
+}
+
+#[test]
 fn an_endpoint_on_another_node_is_masqueraded() {
     let rules = compile(&node(), &[service(&["192.0.2.9:6443"])]);
     assert!(rules.sets[ELSEWHERE].contains_key("192.0.2.9 . tcp . 6443"));
@@ -90,7 +111,7 @@ fn an_endpoint_on_another_node_is_masqueraded() {
 fn a_name_cannot_break_out_of_its_comment() {
     let hostile = ServicePort { name: "a\" drop; \n".into(), ..service(&["10.244.0.5:1"]) };
     let rules = compile(&node(), &[hostile]);
-    assert!(rules.chains.values().all(|rule| rule.ends_with("comment \"adrop\"")));
+    assert!(rules.chains.values().flatten().all(|rule| rule.ends_with("comment \"adrop\"")));
 }
 
 #[test]

@@ -76,8 +76,8 @@ pub(crate) struct ServicePort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ruleset {
     pub(crate) node: Node,
-    /// Chain name to its only rule.
-    pub(crate) chains: BTreeMap<String, String>,
+    /// Chain name to its rules.
+    pub(crate) chains: BTreeMap<String, Vec<String>>,
     /// Map or set name to its elements: key, and verdict for a map.
     pub(crate) sets: BTreeMap<&'static str, BTreeMap<String, Option<String>>>,
 }

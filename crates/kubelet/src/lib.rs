@@ -7,11 +7,14 @@
 //! * [`images`]: `imagePullPolicy`. [`volumes`]: one file per source.
 //! * [`node`]: the Node object, its status and lease.
 //! * [`logs`]: reading containers' logs. [`events`]: recording events.
+//! * [`simulated`]: nodes whose pods are state transitions only.
 //! * [`cluster`]: what pods need of the API. [`clock`], [`quantity`], [`shared`]: what all rooms have at hand.
 //!
 //! Places left for later: exec, attach and port-forward beside [`logs`]; gRPC beside [`probe::tcp`];
 //! `projected` and `downwardAPI` in [`volumes`]; eviction in [`node`].
 
+#[cfg(test)]
+mod api_tests;
 mod clock;
 mod cluster;
 mod config;
@@ -28,6 +31,7 @@ mod pod;
 mod probe;
 mod quantity;
 mod shared;
+mod simulated;
 mod volumes;
 
 pub use config::Config;
@@ -35,3 +39,4 @@ pub use error::KubeletError;
 pub use kubelet::Kubelet;
 pub use logs::{LogError, LogOptions, LogStream};
 pub use pod::machine::{Answer, PodMachine, Round, Task, Wish};
+pub use simulated::{ANNOTATION as SIMULATE_ANNOTATION, SimulatedNodes};

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 
 /// `status.nodeInfo.kubeletVersion`.
-const VERSION: &str = "v1.33.0+sagong";
+pub(crate) const VERSION: &str = "v1.33.0+sagong";
 
 /// The Node's conditions: type, status, reason, message. Nothing is evicted yet, so there is never pressure.
 const CONDITIONS: [(&str, &str, &str, &str); 4] = [

@@ -2,7 +2,7 @@
 //!
 //! Every controller is *observe, plan, apply*. `observe` takes a snapshot from the shared [`caches`], `plan` is a
 //! pure function from that snapshot and the time to a [`plan::Plan`], and the one [`runner`] applies it. Only
-//! [`apply`] and [`recorder`] hold a client.
+//! [`apply`] and [`recorder`] write.
 //!
 //! * [`cache`], [`caches`]: one local copy per kind, shared by all controllers, with indexes.
 //! * [`queue`], [`runner`]: which key is looked at when; retry, backoff, reading one's own writes. [`live`] is the

@@ -112,10 +112,7 @@ impl<C: Controller> Runner<C> {
             let work = Work { queue: this.queue.clone(), key };
             let (this, shutdown) = (this.clone(), shutdown.clone());
             tasks.spawn(async move {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = this.reconcile(&work.key) => {}
-                }
+                this.reconcile(&work.key, &shutdown).await;
                 drop(permit);
             });
         }
@@ -123,9 +120,11 @@ impl<C: Controller> Runner<C> {
         tasks.wait().await;
     }
 
-    async fn reconcile(&self, key: &Key) {
+    async fn reconcile(&self, key: &Key, shutdown: &CancellationToken) {
         let controller = self.controller.name();
-        let snapshot = match self.controller.observe(&self.client, &self.caches, key).await {
+        let observed = self.controller.observe(&self.client, &self.caches, key);
+        let Some(observed) = shutdown.run_until_cancelled(observed).await else { return };
+        let snapshot = match observed {
             Ok(Some(snapshot)) => snapshot,
             Ok(None) => return self.queue.forget(key),
             Err(error) => {
@@ -138,16 +137,18 @@ impl<C: Controller> Runner<C> {
         let plan = self.controller.plan(&snapshot, now);
         let look_again = plan.look_again;
         let outcome = self.applier.apply(plan).await;
-        match outcome.failure {
-            Some(failure) => self.back_off(key, &failure),
-            None => self.queue.forget(key),
-        }
-        if let Some(when) = look_again {
-            let pause = Duration::try_from(when.duration_since(now)).unwrap_or_default();
-            self.queue.add_after(key.clone(), pause + Duration::from_millis(1));
+        match (&outcome.failure, look_again) {
+            (Some(failure), _) => self.back_off(key, failure),
+            (None, None) => self.queue.forget(key),
+            (None, Some(when)) => {
+                self.queue.forget(key);
+                let pause = Duration::try_from(when.duration_since(now)).unwrap_or_default();
+                self.queue.add_after(key.clone(), pause + Duration::from_millis(1));
+            }
         }
         // Whether they are seen in time or not, the next look asks the API server.
-        let _ = tokio::time::timeout(BLIND_AFTER, self.applier.seen(outcome.receipts)).await;
+        let seen = tokio::time::timeout(BLIND_AFTER, self.applier.seen(outcome.receipts));
+        let _ = shutdown.run_until_cancelled(seen).await;
     }
 
     fn back_off(&self, key: &Key, failure: &Failure) {

@@ -121,14 +121,15 @@ impl Starter {
         });
     }
 
-    /// The same for one that asks the API server before it decides.
+    /// The same for one that asks the API server before it decides. Its plans make a write or two each, so as many of
+    /// them run at once as may be written.
     fn live<C: live::Controller>(&self, controller: C) {
-        let Options { workers, in_flight, backoff, clock, .. } = self.options.clone();
+        let Options { in_flight, backoff, clock, .. } = self.options.clone();
         let client = self.client.clone();
         let recorder = Recorder::start(client.clone(), controller.name(), clock, &self.tasks, &self.shutdown);
         let applier = Applier::new(client.clone(), self.caches.clone(), recorder, in_flight);
         let (caches, queue, shutdown) = (self.caches.clone(), Queue::new(backoff), self.shutdown.clone());
-        let runner = live::Runner::new(controller, client, caches.clone(), applier, queue, workers, clock);
+        let runner = live::Runner::new(controller, client, caches.clone(), applier, queue, in_flight, clock);
         self.runners.lock().spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -85,7 +85,7 @@ impl Controller {
     ) -> Result<Standing, ReadError> {
         let Some((kin, key)) = graph.owner(item, reference) else { return Ok(Standing::Unknown) };
         if let Some(owner) = kin.get(&key).filter(|owner| owner.is(&reference.uid)) {
-            return Ok(Standing::of(&owner.meta().clone()));
+            return Ok(Standing::of(owner.meta()));
         }
         let identity = Identity::new(kin.names(), &key, &reference.uid);
         if self.gone.contains(&identity) {

@@ -20,9 +20,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use sagong_api::kinds::namespace::FINALIZER;
+use std::sync::Arc;
 
-/// How soon after deleting it is checked whether anything is left, and how often while something holds on. What the
-/// caches see going wakes the namespace at once.
+/// How soon after deleting it is checked whether anything is left, and how often while something holds on. The end of
+/// the last object of a kind, as the caches see it, wakes the namespace at once.
 const SOON: SignedDuration = SignedDuration::from_millis(10);
 const LATER: SignedDuration = SignedDuration::from_secs(5);
 
@@ -75,13 +76,14 @@ impl live::Controller for Controller {
     }
 }
 
-/// Wakes a namespace that is being deleted whenever something in it has gone.
-fn on_end<K: Cached>(watch: &mut Watch, cache: &Cache<K>) {
-    let caches = watch.caches();
+/// Wakes a namespace that is being deleted when the last object of a kind in it has gone.
+fn on_end<K: Cached>(watch: &mut Watch, cache: &Arc<Cache<K>>) {
+    let (caches, of_kind) = (watch.caches(), cache.clone());
     watch.on(cache, move |change, wake| {
         let Some(gone) = change.old.as_ref().filter(|_| change.new.is_none()) else { return };
         let key = Key::new("", gone.metadata().namespace.clone().unwrap_or_default());
-        if caches.namespaces.get(&key).is_some_and(|namespace| is_held(&namespace)) {
+        let is_held = caches.namespaces.get(&key).is_some_and(|namespace| is_held(&namespace));
+        if is_held && of_kind.in_namespace(&key.name).is_empty() {
             wake(key);
         }
     });

@@ -2,10 +2,10 @@
 //!
 //! What counts is when a renewed lease or a new heartbeat was *seen here*, not the time written in it. Clocks of other
 //! machines do not matter then, and after a restart of the cluster every node has the whole grace period to report
-//! before its pods are taken out of service.
+//! before its pods are taken out of service. The same after this process was asleep, as on a laptop.
 
 use crate::cache::Change;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
@@ -14,14 +14,24 @@ use std::collections::HashMap;
 /// The namespace of the nodes' leases.
 pub const LEASES: &str = "kube-node-lease";
 
+/// A node is looked at when its grace period ends. Whoever looks this much later has been asleep, or could not reach
+/// the API server, and so could not have heard of it.
+const OVERSLEPT: SignedDuration = SignedDuration::from_secs(10);
+
 /// When nodes were last heard of.
 #[derive(Default)]
 pub struct Heartbeats(Mutex<HashMap<String, Timestamp>>);
 
 impl Heartbeats {
-    /// When the node was last heard of; now if never before.
-    pub fn last(&self, node: &str, now: Timestamp) -> Timestamp {
-        *self.0.lock().entry(node.to_owned()).or_insert(now)
+    /// When the node was last heard of. Now if it never was, or if its grace period ended unnoticed a while ago: it
+    /// gets another.
+    pub fn last(&self, node: &str, grace: SignedDuration, now: Timestamp) -> Timestamp {
+        let mut heard = self.0.lock();
+        let last = heard.entry(node.to_owned()).or_insert(now);
+        if now.duration_since(*last) >= grace + OVERSLEPT {
+            *last = now;
+        }
+        *last
     }
 
     /// Takes notice of a change of a node.
@@ -65,6 +75,8 @@ mod tests {
     use serde_json::json;
     use std::sync::Arc;
 
+    const GRACE: SignedDuration = SignedDuration::from_secs(40);
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
@@ -88,27 +100,36 @@ mod tests {
     #[test]
     fn a_renewed_lease_is_a_sign_of_life_whatever_time_it_tells() {
         let heartbeats = Heartbeats::default();
-        assert_eq!(heartbeats.last("n", at(5)), at(5), "the first look begins the grace period");
-        assert_eq!(heartbeats.last("n", at(9)), at(5));
+        assert_eq!(heartbeats.last("n", GRACE, at(5)), at(5), "the first look begins the grace period");
+        assert_eq!(heartbeats.last("n", GRACE, at(9)), at(5));
         let change = Change { old: Some(lease(LEASES, 1)), new: Some(lease(LEASES, 2)) };
         heartbeats.see_lease(&change, at(10));
-        assert_eq!(heartbeats.last("n", at(11)), at(10));
+        assert_eq!(heartbeats.last("n", GRACE, at(11)), at(10));
         let unchanged = Change { old: Some(lease(LEASES, 2)), new: Some(lease(LEASES, 2)) };
         heartbeats.see_lease(&unchanged, at(20));
         let elsewhere = Change { old: None, new: Some(lease("default", 3)) };
         heartbeats.see_lease(&elsewhere, at(20));
-        assert_eq!(heartbeats.last("n", at(21)), at(10));
+        assert_eq!(heartbeats.last("n", GRACE, at(21)), at(10));
     }
 
     #[test]
     fn a_new_heartbeat_is_a_sign_of_life_and_a_changed_status_alone_is_not() {
         let heartbeats = Heartbeats::default();
         heartbeats.see_node(&Change { old: None, new: Some(node(1, "True")) }, at(10));
-        heartbeats.see_node(&Change { old: Some(node(1, "True")), new: Some(node(1, "Unknown")) }, at(60));
-        assert_eq!(heartbeats.last("n", at(60)), at(10));
+        heartbeats.see_node(&Change { old: Some(node(1, "True")), new: Some(node(1, "Unknown")) }, at(59));
+        assert_eq!(heartbeats.last("n", GRACE, at(59)), at(10));
         heartbeats.see_node(&Change { old: Some(node(1, "Unknown")), new: Some(node(2, "True")) }, at(70));
-        assert_eq!(heartbeats.last("n", at(70)), at(70));
+        assert_eq!(heartbeats.last("n", GRACE, at(70)), at(70));
         heartbeats.see_node(&Change { old: Some(node(2, "True")), new: None }, at(80));
-        assert_eq!(heartbeats.last("n", at(90)), at(90), "a node of that name later is another node");
+        assert_eq!(heartbeats.last("n", GRACE, at(90)), at(90), "a node of that name later is another node");
+    }
+
+    #[test]
+    fn who_overslept_the_end_of_the_grace_period_waits_for_another() {
+        let heartbeats = Heartbeats::default();
+        heartbeats.last("n", GRACE, at(100));
+        assert_eq!(heartbeats.last("n", GRACE, at(149)), at(100), "in time, or a little late");
+        assert_eq!(heartbeats.last("n", GRACE, at(150)), at(150));
+        assert_eq!(heartbeats.last("n", GRACE, at(190)), at(150));
     }
 }

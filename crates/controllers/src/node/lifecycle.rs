@@ -67,7 +67,7 @@ impl runner::Controller for Controller {
 
     fn observe(&self, caches: &Caches, key: &Key) -> Option<Snapshot> {
         let node = caches.nodes.get(key)?;
-        let heard = self.heartbeats.last(&key.name, (self.clock)());
+        let heard = self.heartbeats.last(&key.name, grace(&node), (self.clock)());
         let ready_pods = if is_ready(&node) { Vec::new() } else { ready_pods(caches, &key.name) };
         let any_ready = caches.nodes.list().iter().any(|node| is_ready(node));
         Some(Snapshot { node, heard, any_ready, ready_pods })
@@ -96,12 +96,15 @@ fn ready_pods(caches: &Caches, node: &str) -> Vec<Arc<Pod>> {
     pods
 }
 
+fn grace(node: &Node) -> SignedDuration {
+    if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE }
+}
+
 /// Judges the node, or, if that is as it should be, its taints and pods.
 pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     let node = &*snapshot.node;
     let mut plan = Plan::default();
-    let grace = if condition(node, "Ready").is_some() { GRACE } else { STARTUP_GRACE };
-    let deadline = snapshot.heard + grace;
+    let deadline = snapshot.heard + grace(node);
     if now < deadline {
         plan.look_again_at(deadline);
     } else if let Some(write) = give_up(node, now) {

@@ -342,6 +342,22 @@ async fn a_client_that_ends_its_half_after_the_request_gets_its_answer() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_a_client_that_went_away_between_requests() {
+    let world = World::new().await;
+    let pod = Pod::start(Manners::Keeps).await;
+    world.pods([&pod]);
+    let users = || Arc::strong_count(&world.balancer.inner.lock().backends[&(key(), world.address.port())]);
+    let before = users();
+    let mut client = world.client().await;
+    client.ok("GET", "").await;
+    assert!(users() > before);
+    drop(client);
+    while users() > before {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let world = World::new().await;
     let pod = Pod::start(Manners::Keeps).await;

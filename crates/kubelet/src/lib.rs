@@ -39,4 +39,4 @@ pub use error::KubeletError;
 pub use kubelet::Kubelet;
 pub use logs::{LogError, LogOptions, LogStream};
 pub use pod::machine::{Answer, PodMachine, Round, Task, Wish};
-pub use simulated::{ANNOTATION as SIMULATE_ANNOTATION, SimulatedNodes};
+pub use simulated::{ANNOTATION as SIMULATE_ANNOTATION, SimulatedNodes, duration};

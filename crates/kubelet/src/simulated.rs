@@ -18,6 +18,8 @@ mod status;
 mod view;
 mod world;
 
+pub use behaviour::duration;
+
 use crate::clock::Clock;
 use futures::StreamExt;
 use ipnet::Ipv4Net;

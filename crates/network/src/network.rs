@@ -51,7 +51,18 @@ impl Network {
     /// Makes or adopts what the node needs: bridge, routes, kernel parameters, nftables table. Does not need
     /// the API yet; rules and cables of an earlier run go on working as they are.
     pub async fn start(options: Options, client: kube::Client) -> Result<Arc<Self>, NetworkError> {
-        let pods = Pods::new(&options.instance, options.node_cidr, options.service_cidr)?;
+        let allocated = options.node_cidr;
+        Self::start_within(options, allocated, client).await
+    }
+
+    /// The same for a node that gives pods only the addresses in `allocated`, the beginning of its CIDR. The
+    /// rest of the CIDR is somebody else's; what is sent there and has no route of its own is refused at once.
+    pub async fn start_within(
+        options: Options,
+        allocated: Ipv4Net,
+        client: kube::Client,
+    ) -> Result<Arc<Self>, NetworkError> {
+        let pods = Pods::new(&options.instance, options.node_cidr, options.service_cidr)?.within(allocated);
         let proxy = Proxy::new(Node {
             instance: options.instance.clone(),
             node_cidr: options.node_cidr,

@@ -34,6 +34,11 @@ impl Pods {
         Ok(Self { instance: instance.to_owned(), node_cidr, service_cidr, netlink, allocator })
     }
 
+    /// Gives pods only addresses in `allocated`, which is the beginning of the node's CIDR.
+    pub(crate) fn within(self, allocated: Ipv4Net) -> Self {
+        Self { allocator: Mutex::new(Allocator::new(allocated)), ..self }
+    }
+
     /// Makes or adopts the bridge and its routes, and turns forwarding on.
     pub(crate) async fn prepare(&self) -> Result<(), NetworkError> {
         sysctl("net/ipv4/ip_forward", "1")?;

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Kubernetes Deployments on one machine, in one binary.
 #[derive(Parser)]
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Stop the cluster and everything that runs in it; its objects are kept
     Down(Down),
+    /// Run the controllers alone, against any Kubernetes API server, until interrupted
+    Controllers(Controllers),
     /// Tell whether the cluster runs, and how it does
     Status(Status),
     /// Roll a Deployment from v1 to v2 and back under load, on a cluster of its own
@@ -63,9 +66,32 @@ pub(crate) struct Up {
     /// Leave ~/.kube/config alone
     #[arg(long)]
     pub(crate) no_kubeconfig: bool,
+    /// Nodes whose pods are only simulated, called simulated-0 and so on; see docs/simulated-nodes.md
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) simulated_nodes: u32,
+    /// How long simulated pods take to become ready, e.g. 500ms, 5s
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) simulated_ready_delay: Duration,
+    /// Leave the place of the controllers to others, e.g. `sagong controllers` or upstream's
+    #[arg(long)]
+    pub(crate) without_controllers: bool,
+    /// Leave the place of the scheduler to another
+    #[arg(long)]
+    pub(crate) without_scheduler: bool,
     /// Set by `up -d` for the process it leaves in the background
     #[arg(long, hide = true)]
     pub(crate) background: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    sagong_kubelet::duration(text).ok_or_else(|| "expected a duration such as 500ms, 5s, 2m or 1h".to_owned())
+}
+
+#[derive(Args)]
+pub(crate) struct Controllers {
+    /// How to reach the API server [default: where kubectl finds it]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -9,7 +9,7 @@ use sagong_apiserver::authn::User;
 use sagong_apiserver::pki::{Pki, default_names};
 use sagong_apiserver::{ApiServer, Config};
 use sagong_image::{ImageStore, Images};
-use sagong_kubelet::Kubelet;
+use sagong_kubelet::{Kubelet, SimulatedNodes};
 use sagong_network::Network;
 use sagong_runtime::native::{NativeRuntime, Options as RuntimeOptions, ShimCommand};
 use sagong_store::EmbeddedStore;
@@ -29,6 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the parts may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 
+/// The parts a cluster may have or not.
+pub(crate) struct Parts {
+    /// Our controllers. Without, somebody else's are to run.
+    pub(crate) controllers: bool,
+    /// Our scheduler. Without, somebody else's is to run.
+    pub(crate) scheduler: bool,
+    /// Nodes beside this machine's whose pods are only played.
+    pub(crate) simulated_nodes: Option<SimulatedNodes>,
+}
+
 /// A running cluster.
 pub(crate) struct Cluster {
     began: Instant,
@@ -40,7 +50,12 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts every part. Order: what answers before what asks.
-    pub(crate) async fn start(data: &DataDir, config: &ClusterConfig, shutdown: CancellationToken) -> Result<Self> {
+    pub(crate) async fn start(
+        data: &DataDir,
+        config: &ClusterConfig,
+        optional: Parts,
+        shutdown: CancellationToken,
+    ) -> Result<Self> {
         let began = Instant::now();
         let network_options = network_options(data, config);
         sagong_network::check(&network_options).await.map_err(|reason| anyhow!(reason))?;
@@ -50,7 +65,8 @@ impl Cluster {
         let store = Arc::new(open_store(data).await?);
         let (pki, server) = api_server(data, config, store.clone(), gateway).await?;
         let user = |name: &str| server.client(User::new(name, &[sagong_apiserver::authn::MASTERS]));
-        let network = Network::start(network_options, user("system:kube-proxy")).await?;
+        let allocated = allocated(config, &optional);
+        let network = Network::start_within(network_options, allocated, user("system:kube-proxy")).await?;
         let listeners = listen(&[Ipv4Addr::LOCALHOST.into(), gateway], config.port).await?;
         server.bootstrap(gateway, config.port).await?;
         let kubeconfig = pki.admin_kubeconfig(&format!("https://127.0.0.1:{}", config.port));
@@ -60,7 +76,7 @@ impl Cluster {
         server.set_logs(Arc::new(Logs(kubelet.clone())));
 
         let mut parts = JoinSet::new();
-        let mut part = |name: &'static str, work: Parts| {
+        let mut part = |name: &'static str, work: Work| {
             parts.spawn(async move {
                 work.await;
                 name
@@ -80,16 +96,34 @@ impl Cluster {
                 }
             }),
         );
-        let (client, stop) = (user("system:kube-controller-manager"), shutdown.clone());
-        part(
-            "controllers",
-            Box::pin(async move {
-                if let Err(error) = sagong_controllers::run(client, Default::default(), stop).await {
-                    tracing::error!(%error, "controllers");
-                }
-            }),
-        );
-        part("scheduler", Box::pin(sagong_scheduler::run(user("system:kube-scheduler"), shutdown.clone())));
+        if optional.controllers {
+            let (client, stop) = (user("system:kube-controller-manager"), shutdown.clone());
+            let options =
+                sagong_controllers::Options { root_ca: Some(pki.ca_pem.clone()), ..Default::default() };
+            part(
+                "controllers",
+                Box::pin(async move {
+                    if let Err(error) = sagong_controllers::run(client, options, stop).await {
+                        tracing::error!(%error, "controllers");
+                    }
+                }),
+            );
+        }
+        if optional.scheduler {
+            part(
+                "scheduler",
+                Box::pin(sagong_scheduler::run(user("system:kube-scheduler"), shutdown.clone())),
+            );
+        }
+        if let Some(nodes) = optional.simulated_nodes {
+            let (client, stop) = (user("system:simulated-nodes"), shutdown.clone());
+            part(
+                "simulated nodes",
+                Box::pin(
+                    async move { stop.run_until_cancelled(nodes.run(client)).await.unwrap_or_default() },
+                ),
+            );
+        }
 
         let client = user("sagong");
         Ok(Self { began, client, store, parts: tokio::sync::Mutex::new(parts) })
@@ -108,7 +142,9 @@ impl Cluster {
             ready = tokio::time::timeout(PATIENCE, ready) => ready,
             failed = self.failed() => return Err(failed),
         };
-        in_time.with_context(|| format!("the node is not Ready after {PATIENCE:?}; see `kubectl describe node`"))??;
+        in_time.with_context(|| {
+            format!("the node is not Ready after {PATIENCE:?}; see `kubectl describe node`")
+        })??;
         Ok(())
     }
 
@@ -138,7 +174,7 @@ impl Cluster {
     }
 }
 
-type Parts = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+type Work = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Removes everything a cluster made on this machine but its data directory. The cluster must not run.
 pub(crate) async fn destroy(data: &DataDir) -> Result<()> {
@@ -193,7 +229,9 @@ fn host_address() -> Option<IpAddr> {
     let usable = |interface: &nix::ifaddrs::InterfaceAddress| {
         interface.flags.contains(InterfaceFlags::IFF_UP)
             && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
-            && !["sg", "docker", "br-", "veth", "cni"].iter().any(|prefix| interface.interface_name.starts_with(prefix))
+            && !["sg", "docker", "br-", "veth", "cni"]
+                .iter()
+                .any(|prefix| interface.interface_name.starts_with(prefix))
     };
     let mut addresses = nix::ifaddrs::getifaddrs().ok()?.filter(usable);
     addresses.find_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip().into()))
@@ -207,6 +245,13 @@ fn network_options(data: &DataDir, config: &ClusterConfig) -> sagong_network::Op
         service_cidr: config.service_cidr,
         load_balancer: config.load_balancer,
     }
+}
+
+/// The addresses real pods get: the first half of the pod network if the second is for simulated ones.
+fn allocated(config: &ClusterConfig, parts: &Parts) -> ipnet::Ipv4Net {
+    let whole = config.pod_cidr;
+    let half = || whole.subnets(whole.prefix_len().saturating_add(1)).ok()?.next();
+    parts.simulated_nodes.as_ref().and_then(|_| half()).unwrap_or(whole)
 }
 
 fn runtime_options(data: &DataDir) -> RuntimeOptions {

@@ -3,6 +3,7 @@
 mod cli;
 mod cluster;
 mod container_logs;
+mod controllers;
 mod data_dir;
 mod demo;
 mod down;
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
 /// Whether this is to be kubectl: called by that name, as `sagong kubectl …`, or with one of kubectl's commands.
 /// Gives what messages call the program, and the arguments.
 fn kubectl(mut args: Vec<OsString>) -> Option<(&'static str, Vec<OsString>)> {
-    let named = args.first().is_some_and(|program| Path::new(program).file_name() == Some("kubectl".as_ref()));
+    let named =
+        args.first().is_some_and(|program| Path::new(program).file_name() == Some("kubectl".as_ref()));
     args.drain(..args.len().min(1));
     if named {
         return Some(("kubectl", args));
@@ -91,6 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         match command {
             Command::Up(options) => up::attached(options).await,
             Command::Down(options) => down::run(options).await,
+            Command::Controllers(options) => controllers::run(options).await,
             Command::Status(options) => return status::run(options).await,
             Command::Demo(options) => demo::run(options).await,
             Command::Image(options) => image::run(options.command).await,

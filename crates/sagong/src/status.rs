@@ -82,10 +82,13 @@ async fn ask(data: &DataDir) -> Result<(NodeReport, PodReport)> {
     let kubeconfig = kube::config::Kubeconfig::read_from(data.kubeconfig())?;
     let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
-    let node = nodes.items.first().context("no node has registered yet")?;
-    let ready = node.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    });
+    let own = crate::cluster::node_name();
+    let node =
+        nodes.items.iter().find(|node| node.name_any() == own).context("the node has not registered yet")?;
+    let ready =
+        node.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+            conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        });
     let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?.items;
     let is_running = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
     let running = pods.iter().filter(is_running).count();

@@ -1,10 +1,11 @@
 //! `sagong up`: in the foreground, or as the parent of a process that stays in the background.
 
 use crate::cli;
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, Parts};
 use crate::data_dir::{ClusterConfig, DataDir};
 use crate::{kubeconfig, preflight};
 use anyhow::{Context, Result, bail};
+use sagong_kubelet::SimulatedNodes;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -38,6 +39,10 @@ pub(crate) fn detached(options: &cli::Up) -> Result<()> {
         .args(["--service-cidr", &options.service_cidr.to_string()])
         .args(options.no_load_balancer.then_some("--no-load-balancer"))
         .args(options.no_kubeconfig.then_some("--no-kubeconfig"))
+        .args(["--simulated-nodes", &options.simulated_nodes.to_string()])
+        .args(["--simulated-ready-delay", &format!("{}ms", options.simulated_ready_delay.as_millis())])
+        .args(options.without_controllers.then_some("--without-controllers"))
+        .args(options.without_scheduler.then_some("--without-scheduler"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -93,7 +98,12 @@ async fn run(options: &cli::Up) -> Result<()> {
     check_unchanged(&data, &config)?;
 
     let shutdown = CancellationToken::new();
-    let cluster = Cluster::start(&data, &config, shutdown.clone()).await?;
+    let parts = Parts {
+        controllers: !options.without_controllers,
+        scheduler: !options.without_scheduler,
+        simulated_nodes: simulated_nodes(options)?,
+    };
+    let cluster = Cluster::start(&data, &config, parts, shutdown.clone()).await?;
     data.set_config(&config)?;
     cluster.node_ready().await?;
     say_ready(options, &data, &cluster);
@@ -115,14 +125,38 @@ async fn run(options: &cli::Up) -> Result<()> {
     Ok(())
 }
 
+/// Simulated nodes and pods share the second half of the pod network; nothing answers there.
+fn simulated_nodes(options: &cli::Up) -> Result<Option<SimulatedNodes>> {
+    if options.simulated_nodes == 0 {
+        return Ok(None);
+    }
+    let halves = options.pod_cidr.subnets(options.pod_cidr.prefix_len().saturating_add(1));
+    let addresses = halves.ok().and_then(|mut halves| halves.nth(1));
+    let addresses = addresses.filter(|half| half.prefix_len() <= 24);
+    let addresses = addresses.with_context(|| {
+        format!(
+            "--simulated-nodes needs half of the pod network, and {} is too small; use a /23 or larger",
+            options.pod_cidr
+        )
+    })?;
+    Ok(Some(SimulatedNodes {
+        count: options.simulated_nodes,
+        ready_delay: options.simulated_ready_delay,
+        addresses,
+    }))
+}
+
 /// The networks are written into every object there is: they cannot change under it.
 fn check_unchanged(data: &DataDir, config: &ClusterConfig) -> Result<()> {
     let Some(old) = data.config()? else { return Ok(()) };
-    for (name, old, new) in
-        [("--pod-cidr", old.pod_cidr, config.pod_cidr), ("--service-cidr", old.service_cidr, config.service_cidr)]
-    {
+    for (name, old, new) in [
+        ("--pod-cidr", old.pod_cidr, config.pod_cidr),
+        ("--service-cidr", old.service_cidr, config.service_cidr),
+    ] {
         if old != new {
-            bail!("this cluster was made with {name} {old}, which cannot change to {new}; `sagong down --purge` first, or use another --data-dir");
+            bail!(
+                "this cluster was made with {name} {old}, which cannot change to {new}; `sagong down --purge` first, or use another --data-dir"
+            );
         }
     }
     Ok(())
@@ -134,7 +168,11 @@ fn say_running(data: &DataDir, pid: u32) -> Result<()> {
 }
 
 fn say_ready(options: &cli::Up, data: &DataDir, cluster: &Cluster) {
-    let mut lines = vec![format!("Node {} is Ready after {:.2} s.", cluster::node_name(), cluster.since_start().as_secs_f64())];
+    let mut lines = vec![format!(
+        "Node {} is Ready after {:.2} s.",
+        cluster::node_name(),
+        cluster.since_start().as_secs_f64()
+    )];
     let own = format!("export KUBECONFIG={}", data.kubeconfig().display());
     let file = kubeconfig::user_file().filter(|_| !options.no_kubeconfig);
     let next = match file.map(|file| (kubeconfig::merge(&file, data), file)) {

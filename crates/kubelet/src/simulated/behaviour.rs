@@ -53,8 +53,8 @@ fn bad_duration(word: &str) -> String {
     format!("{word:?} has no duration such as 500ms, 5s, 2m or 1h")
 }
 
-/// `500ms`, `5s`, `2m`, `1h`.
-fn duration(text: &str) -> Option<Duration> {
+/// `500ms`, `5s`, `2m`, `1h`; None if it is nothing like that.
+pub fn duration(text: &str) -> Option<Duration> {
     let split = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().ok()?;

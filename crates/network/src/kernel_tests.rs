@@ -142,7 +142,7 @@ fn node() -> Node {
 impl World {
     async fn new() -> Self {
         let node = node();
-        let pods = Pods::new(INSTANCE, node.node_cidr, node.node_cidr, node.service_cidr).unwrap();
+        let pods = Pods::new(INSTANCE, node.node_cidr, node.service_cidr).unwrap();
         let proxy = Proxy::new(node);
         pods.prepare().await.unwrap();
         proxy.prepare().await.unwrap();
@@ -431,7 +431,7 @@ fn two_clusters_live_side_by_side() {
             pod_cidr: "10.245.0.0/16".parse().unwrap(),
             service_cidr: "10.112.0.0/12".parse().unwrap(),
         };
-        let pods = Pods::new(&other.instance, other.node_cidr, other.node_cidr, other.service_cidr).unwrap();
+        let pods = Pods::new(&other.instance, other.node_cidr, other.service_cidr).unwrap();
         pods.prepare().await.unwrap();
         Proxy::new(other).prepare().await.unwrap();
         let b = Pod::new();

@@ -25,6 +25,8 @@ pub(crate) mod messages;
 pub(crate) mod operations;
 pub(crate) mod outcome;
 pub(crate) mod plan;
+#[cfg(test)]
+mod plan_tests;
 pub(crate) mod qos;
 pub(crate) mod snapshot;
 pub(crate) mod start;

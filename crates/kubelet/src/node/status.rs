@@ -76,7 +76,7 @@ pub(crate) fn status(
         .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
         .into()
     };
-    let endpoint = (config.kubelet_port > 0).then(|| DaemonEndpoint { port: config.kubelet_port });
+    let endpoint = (config.kubelet_port > 0).then_some(DaemonEndpoint { port: config.kubelet_port });
     NodeStatus {
         addresses: Some(addresses),
         capacity: Some(amounts(format!("{}Ki", facts.storage / 1024))),

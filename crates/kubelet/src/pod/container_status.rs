@@ -141,7 +141,7 @@ fn waiting(
 ) -> Option<ContainerStateWaiting> {
     let next =
         snapshot.termination.is_none() && start::next_to_start(snapshot).iter().any(|c| c.name == spec.name);
-    if !next {
+    if !next || snapshot.is_starting(&spec.name) {
         return None;
     }
     let because = |reason: &str, message: String| {
@@ -179,8 +179,8 @@ fn default_waiting(snapshot: &PodSnapshot, spec: &Container) -> ContainerStateWa
     let main = snapshot.main_containers().iter().any(|main| main.name == spec.name);
     let next = start::next_to_start(snapshot);
     let turn = next.iter().any(|other| other.name == spec.name);
-    let initializing = !snapshot.init_containers().is_empty() && !(main && turn);
-    let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
+    let is_plain = snapshot.init_containers().is_empty() || (main && turn);
+    let reason = if is_plain { "ContainerCreating" } else { "PodInitializing" };
     ContainerStateWaiting { reason: Some(reason.into()), message: None }
 }
 

@@ -37,9 +37,9 @@ fn log_end(log: &str) -> Option<String> {
     let lines: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
     let mut text: String =
         lines[lines.len().saturating_sub(LOG_LINES)..].iter().flat_map(|line| [line, "\n"]).collect();
-    while text.len() > LOG_LIMIT {
-        let first = text.chars().next().map_or(1, char::len_utf8);
-        text.drain(..first.max(text.floor_char_boundary(text.len() - LOG_LIMIT)));
+    if text.len() > LOG_LIMIT {
+        let cut = (text.len() - LOG_LIMIT..).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        text.drain(..cut);
     }
     Some(text).filter(|text| !text.is_empty())
 }

@@ -198,6 +198,9 @@ async fn a_crashing_container_waits_longer_and_longer() {
     let _running = world.start();
     world.program("nodejs", Program { ends: Some((Duration::from_millis(1), 1)), ..Default::default() });
     world.create("p", kubia());
+    world.until("second start", |world| world.count("start nodejs#1") == 1).await;
+    let told = |world: &World| world.told().0.iter().any(|(_, reason, _)| reason == "BackOff");
+    assert!(!told(&world), "the first restart waits for nothing");
     world.until("six restarts", |world| world.count("start nodejs#6") == 1).await;
     let starts: Vec<u64> = (0..7).map(|n| world.when(&format!("start nodejs#{n}")).as_secs()).collect();
     assert_eq!(starts, [0, 0, 10, 30, 70, 150, 310]);

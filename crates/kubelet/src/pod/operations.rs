@@ -89,6 +89,11 @@ impl Context {
         )
     }
 
+    /// `metadata.name` of the pod, for traces.
+    pub(crate) fn pod_name(&self) -> String {
+        self.name().1.to_owned()
+    }
+
     fn pod_dir(&self) -> PathBuf {
         self.shared.config.pod_dir(self.name().2)
     }
@@ -182,12 +187,14 @@ impl Context {
             self.shared.recorder.container(&self.pod, name, Warning, "Failed", format!("Error: {message}"));
             Some(StartFailure { reason, message, at: self.shared.clock.now() })
         };
+        let began = tokio::time::Instant::now();
         let created = match self.create(spec, attempt, image).await {
             Ok(created) => created,
             Err(error) => return Outcome::Started { instance: None, failure: failure(error) },
         };
         let recorder = &self.shared.recorder;
         recorder.container(&self.pod, name, Normal, "Created", format!("Created container: {name}"));
+        tracing::debug!(pod = self.name().1, container = name, took = ?began.elapsed(), "container created");
         if let Err(error) = self.shared.runtime.start_container(&created.id).await {
             let message = error.to_string();
             let instance = Instance { state: self.failed_start(&created, &message).await, ..created };

@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// How an operation ended.
+// One at a time, and moved once: boxing would only cost.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// A sandbox was made.

@@ -7,6 +7,7 @@ use crate::probe::{self, ProbeKey};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 use sagong_image::Image;
+use sagong_runtime::ContainerState;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,6 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long the first status of a running container waits for its first readiness, so that a program that
+/// answers at once costs one write and not two.
+const SETTLE: Duration = Duration::from_millis(15);
 /// How long a status patch that changed nothing is not sent again.
 const PATCH_REPEAT: Duration = Duration::from_secs(10);
 
@@ -230,12 +234,36 @@ impl Planner<'_> {
         }
     }
 
+    /// When the containers that just started have had their first chance to be ready; None if that is past.
+    fn settles(&self) -> Option<Timestamp> {
+        let snapshot = self.snapshot;
+        if snapshot.termination.is_some() {
+            return None;
+        }
+        let starts = snapshot.main_containers().iter().filter_map(|spec| {
+            let probe = spec.readiness_probe.as_ref()?;
+            let facts = snapshot.facts(&spec.name)?;
+            let at_once = spec.startup_probe.is_none() && probe.initial_delay_seconds.unwrap_or(0) == 0;
+            match facts.current.as_ref()?.state {
+                ContainerState::Running { started, .. } if at_once && facts.probes.readiness.is_none() => {
+                    Some(crate::clock::later(started, SETTLE))
+                }
+                _ => None,
+            }
+        });
+        starts.max().filter(|settled| *settled > self.now)
+    }
+
     /// The status changes to write; None if the API shows them already.
     fn patch(&mut self, status: &PodStatus) -> Option<Value> {
         if self.snapshot.removed || self.snapshot.deleted {
             return None;
         }
         let patch = status::patch(&self.snapshot.pod, status)?;
+        if let Some(settled) = self.settles() {
+            self.look(settled);
+            return None;
+        }
         match &self.snapshot.last_patch {
             Some((last, sent)) if *last == patch => {
                 let again = crate::clock::later(*sent, PATCH_REPEAT);

@@ -342,6 +342,11 @@ impl PodSnapshot {
         self.containers.values().any(ContainerFacts::is_alive) || self.is_anything_starting()
     }
 
+    /// Whether a container is being created and started.
+    pub(crate) fn is_starting(&self, name: &str) -> bool {
+        self.in_flight.contains(&Operation::Start(name.to_owned()))
+    }
+
     /// Whether a container or the sandbox is being made.
     pub(crate) fn is_anything_starting(&self) -> bool {
         self.in_flight.iter().any(|op| matches!(op, Operation::Sandbox | Operation::Start(_)))

@@ -149,7 +149,7 @@ fn start(planner: &mut Planner<'_>, spec: &Container) {
     let snapshot = planner.snapshot;
     let none = ContainerFacts::default();
     let facts = snapshot.facts(&spec.name).unwrap_or(&none);
-    if facts.is_alive() {
+    if facts.is_alive() || snapshot.is_starting(&spec.name) {
         return;
     }
     if let Some(until) = restart_wait(snapshot, spec, facts, planner.now) {

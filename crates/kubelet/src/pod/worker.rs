@@ -104,7 +104,11 @@ impl Worker {
     fn apply(&mut self, plan: PodPlan) -> bool {
         self.apply_probes(&plan);
         if self.snapshot.termination.is_some() {
-            self.abandon_pulls();
+            // A pod that ends needs no images any more, and a pull can take long.
+            self.abandon(|operation| matches!(operation, Operation::Image(_)));
+        }
+        if !self.snapshot.is_anything_alive() {
+            self.abandon(|operation| *operation == Operation::Drain);
         }
         let mut changed = false;
         for action in plan.actions {
@@ -131,7 +135,13 @@ impl Worker {
         self.snapshot.in_flight.insert(operation.clone());
         let context = Context::new(&self.shared, &self.snapshot);
         let key = operation.clone();
-        let handle = self.operations.spawn(async move { (key, context.run(action).await) });
+        let handle = self.operations.spawn(async move {
+            let began = tokio::time::Instant::now();
+            let pod = context.pod_name();
+            let outcome = context.run(action).await;
+            tracing::debug!(pod, operation = ?key, took = ?began.elapsed(), "operation done");
+            (key, outcome)
+        });
         self.running.insert(operation, handle);
     }
 
@@ -145,14 +155,13 @@ impl Worker {
         }
     }
 
-    /// A pod that ends needs no images any more, and a pull can take long.
-    fn abandon_pulls(&mut self) {
-        let is_pull = |operation: &Operation| matches!(operation, Operation::Image(_));
-        for (_, handle) in self.running.iter().filter(|(operation, _)| is_pull(operation)) {
+    /// Gives up operations whose result nobody needs any more.
+    fn abandon(&mut self, is_useless: impl Fn(&Operation) -> bool) {
+        for (_, handle) in self.running.iter().filter(|(operation, _)| is_useless(operation)) {
             handle.abort();
         }
-        self.running.retain(|operation, _| !is_pull(operation));
-        self.snapshot.in_flight.retain(|operation| !is_pull(operation));
+        self.running.retain(|operation, _| !is_useless(operation));
+        self.snapshot.in_flight.retain(|operation| !is_useless(operation));
     }
 
     fn begin_kill(&mut self, name: &str, kill: Kill) {

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SAGONG := target/release/sagong
 
-.PHONY: demo test lint build bench system-packages test-packages
+.PHONY: demo test lint build bench soak system-packages test-packages
 
 ## The main job: roll a Deployment from v1 to v2 under load, lose no request.
 demo: build
@@ -26,6 +26,11 @@ build: system-packages
 ## Prints figures against the goals; see docs/performance.md.
 bench: build test-packages
 	./benches/run
+
+## Lives through simulated histories full of faults, as many as wanted: make soak SEEDS=100000
+SEEDS ?= 10000
+soak:
+	$(CARGO) run --release --quiet -p sagong-simulation --example soak -- $(SEEDS)
 
 system-packages:
 	@./.ci/install nft:nftables gcc:gcc curl:curl

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Who may know whom. `sagong`, the binary, sees everything.
-const MAP: [(&str, &[&str]); 10] = [
+const MAP: [(&str, &[&str]); 11] = [
     ("api", &[]),
     ("store", &[]),
     ("network", &["api"]),
@@ -17,6 +17,7 @@ const MAP: [(&str, &[&str]); 10] = [
     ("scheduler", &["api"]),
     ("controllers", &["api"]),
     ("apiserver", &["api", "store"]),
+    ("simulation", &["api", "controllers", "scheduler", "kubelet"]),
     ("kubectl", &["api"]),
 ];
 

@@ -14,10 +14,13 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Bindings under way at once.
 const PARALLEL: usize = 64;
+/// How long a pod waits after its binding failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where the scheduler can fail. It retries all by itself; these end up in the log.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +55,9 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            Some(bound) = bindings.next(), if !bindings.is_empty() => state.bound(bound),
+            Some(Bound { uid, result }) = bindings.next(), if !bindings.is_empty() => {
+                state.bound(&uid, result.is_ok());
+            }
             change = nodes.try_next() => match change {
                 Ok(Some(change)) => state.node_changed(change),
                 Ok(None) => return,
@@ -81,21 +86,25 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
     }
 }
 
-enum Decision {
+/// What to do about a pod.
+#[derive(Debug)]
+pub enum Decision {
+    /// Bind it to this node.
     Bind(Box<Pod>, String),
+    /// Tell why no node can take it.
     Refuse(Box<Pod>, String),
 }
 
 /// What is known, and which pods wait. Makes decisions; carries out none.
 #[derive(Default)]
-struct State {
+pub struct State {
     cluster: Cluster,
     /// Pods without a node, by uid, still to be looked at.
     waiting: BTreeMap<String, Pod>,
     /// Pods no node could take, with the reason told; looked at again when something changes.
     refused: BTreeMap<String, (Pod, String)>,
-    /// Pods being bound.
-    binding: HashSet<String>,
+    /// Pods being bound, and not known to be on a node or gone.
+    binding: BTreeMap<String, Pod>,
     /// Whether both lists have come in whole: before, nodes would seem emptier than they are.
     synced: (bool, bool),
     /// Uids seen in the list that is coming in.
@@ -104,7 +113,8 @@ struct State {
 }
 
 impl State {
-    fn node_changed(&mut self, change: Change<Node>) {
+    /// Takes over what a watch of all nodes tells.
+    pub fn node_changed(&mut self, change: Change<Node>) {
         match change {
             Change::Apply(node) | Change::InitApply(node) => self.cluster.set_node(node),
             Change::Delete(node) => self.cluster.remove_node(&node.name_any()),
@@ -114,7 +124,8 @@ impl State {
         self.try_again();
     }
 
-    fn pod_changed(&mut self, change: Change<Pod>) {
+    /// Takes over what a watch of all pods tells.
+    pub fn pod_changed(&mut self, change: Change<Pod>) {
         match change {
             Change::Init => self.listed.clear(),
             Change::InitApply(pod) => {
@@ -149,6 +160,7 @@ impl State {
         if let Some(node) = spec.node_name.filter(|name| !name.is_empty()) {
             self.waiting.remove(&uid);
             self.refused.remove(&uid);
+            self.binding.remove(&uid);
             return self.cluster.assign(&uid, &node, Wanted::of(&pod));
         }
         let ours = spec.scheduler_name.is_none_or(|name| name == NAME);
@@ -156,19 +168,23 @@ impl State {
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.waiting.remove(&uid);
             self.refused.remove(&uid);
+            if self.binding.remove(&uid).is_some() {
+                self.cluster.release(&uid);
+            }
         } else if let Some((refused, _)) = self.refused.get_mut(&uid) {
             let changed = refused.spec != pod.spec;
             *refused = pod;
             if changed {
                 self.try_again();
             }
-        } else if !self.binding.contains(&uid) {
+        } else if !self.binding.contains_key(&uid) {
             self.waiting.insert(uid, pod);
         }
     }
 
     fn forget(&mut self, uid: &str) {
         self.known.remove(uid);
+        self.binding.remove(uid);
         self.waiting.remove(uid);
         self.refused.remove(uid);
         self.cluster.release(uid);
@@ -181,16 +197,19 @@ impl State {
         }
     }
 
-    fn bound(&mut self, Bound { uid, result }: Bound) {
-        self.binding.remove(&uid);
-        if let Err(error) = result {
-            // Gone or bound by somebody else: the watch tells. Otherwise it is still without a node.
-            tracing::debug!(%error, "binding");
-            self.cluster.release(&uid);
+    /// Takes over what became of a binding. One that failed is tried again, unless the watch has told meanwhile that
+    /// the pod is on a node (the answer was lost, not the binding) or gone.
+    pub fn bound(&mut self, uid: &str, is_done: bool) {
+        // What is done stays noted until the watch shows it, so that an event from before is not taken for news.
+        if !is_done && let Some(pod) = self.binding.remove(uid) {
+            self.cluster.release(uid);
+            self.waiting.insert(uid.to_owned(), pod);
         }
     }
 
-    fn next(&mut self) -> Option<Decision> {
+    /// The next decision, if there is one to make. A pod that is to be bound counts as on its node from now on.
+    #[allow(clippy::should_implement_trait, reason = "what is next changes with what is observed")]
+    pub fn next(&mut self) -> Option<Decision> {
         if self.synced != (true, true) {
             return None;
         }
@@ -200,7 +219,7 @@ impl State {
                     self.refused.remove(&uid);
                     // Assumed there from now on, so that the next pod sees the node as it will be.
                     self.cluster.assign(&uid, &node, Wanted::of(&pod));
-                    self.binding.insert(uid);
+                    self.binding.insert(uid, pod.clone());
                     return Some(Decision::Bind(Box::new(pod), node));
                 }
                 Err(why) => {
@@ -235,7 +254,10 @@ async fn bind(client: Client, pod: Box<Pod>, node: String) -> Bound {
             object: format!("{namespace}/{name}"),
             source: Box::new(source),
         });
-    if result.is_ok() {
+    if let Err(error) = &result {
+        tracing::debug!(%error, "binding");
+        tokio::time::sleep(RETRY).await;
+    } else {
         let message = format!("Successfully assigned {namespace}/{name} to {node}");
         // Nobody waits for the event.
         tokio::spawn(async move {

@@ -3,14 +3,14 @@
 //! * [`cluster`]: what it knows: nodes, and what the pods on them take.
 //! * [`filter`]: which nodes can take a pod, and why the others cannot.
 //! * [`score`]: which of these is best.
-//! * `binding`: the loop that observes, picks and binds.
+//! * `binding`: the loop that observes, picks and binds; [`State`] is what it decides from, without IO.
 
 mod binding;
 pub mod cluster;
 pub mod filter;
 pub mod score;
 
-pub use binding::{SchedulerError, run};
+pub use binding::{Decision, SchedulerError, State, run};
 
 use cluster::Cluster;
 use k8s_openapi::api::core::v1::Pod;

@@ -112,8 +112,10 @@ async fn the_final_status_is_told_before_the_pod_goes() {
     let _running = world.start();
     world.create("p", kubia());
     world.until_ready("p").await;
+    let patches = world.count("patch");
     world.delete("p", 30);
     world.until_gone("p").await;
+    assert_eq!(world.count("patch"), patches + 1, "in one write");
     assert_eq!(world.state.lock().history, ["Pending/False", "Running/True", "Succeeded/False"]);
 }
 

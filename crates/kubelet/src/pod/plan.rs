@@ -234,6 +234,14 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether the sandbox of a pod that ended is being stopped: its last status follows in a moment, in one
+    /// write. If stopping fails, the API is told how far it came.
+    fn is_about_to_stop(&self) -> bool {
+        let snapshot = self.snapshot;
+        let stops = snapshot.termination.as_ref().is_some_and(|end| !end.stopped);
+        stops && !snapshot.is_anything_alive() && !snapshot.retries.contains_key(&Operation::StopSandbox)
+    }
+
     /// When the containers that just started have had their first chance to be ready; None if that is past.
     fn settles(&self) -> Option<Timestamp> {
         let snapshot = self.snapshot;
@@ -260,6 +268,9 @@ impl Planner<'_> {
             return None;
         }
         let patch = status::patch(&self.snapshot.pod, status)?;
+        if self.is_about_to_stop() {
+            return None;
+        }
         if let Some(settled) = self.settles() {
             self.look(settled);
             return None;

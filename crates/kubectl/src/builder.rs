@@ -196,7 +196,7 @@ impl Builder {
         if self.files_only {
             return fail("must specify one of -f and -k");
         }
-        Err(Failure::Message(MISSING.replace("kubectl", "kubectl").into()))
+        Err(Failure::Message(MISSING.into()))
     }
 
     async fn by_paths(&self, context: &Context, targets: &Targets) -> Outcome<Found> {
@@ -327,8 +327,9 @@ impl Builder {
                     query.push((key, value));
                 }
             }
-            let bytes =
-                client.bytes(Method::GET, &mapping.collection(namespace), &query, None, &self.accept).await?;
+            let answer =
+                client.bytes(Method::GET, &mapping.collection(namespace), &query, None, &self.accept).await;
+            let bytes = answer.map_err(|error| self.explained(error, mapping))?;
             let object: Value = serde_json::from_slice(&bytes)
                 .map_err(|error| Failure::Message(format!("the server's answer is no JSON: {error}")))?;
             after = object["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
@@ -353,6 +354,31 @@ impl Builder {
             if after.is_empty() {
                 return Ok(infos);
             }
+        }
+    }
+
+    /// A refused list says what was asked.
+    fn explained(&self, error: Failure, mapping: &Mapping) -> Failure {
+        match error {
+            Failure::Status(mut status) if status["reason"] == "BadRequest" || status["reason"] == "NotFound" => {
+                let resource = format!("{}/{}, Resource={}", mapping.group, mapping.version, mapping.plural);
+                let labels = self.selector.as_deref().unwrap_or_default();
+                let fields = self.field_selector.as_deref().unwrap_or_default();
+                let message = status["message"].as_str().unwrap_or_default();
+                let text = if labels.is_empty() && fields.is_empty() {
+                    format!("Unable to list {}: {message}", quote(&resource))
+                } else {
+                    format!(
+                        "Unable to find {} that match label selector {}, field selector {}: {message}",
+                        quote(&resource),
+                        quote(labels),
+                        quote(fields)
+                    )
+                };
+                status["message"] = text.into();
+                Failure::Status(status)
+            }
+            other => other,
         }
     }
 
@@ -433,6 +459,13 @@ struct Targets {
 
 async fn targets(context: &Context, args: &[String]) -> Outcome<Targets> {
     let mut targets = Targets::default();
+    let types = args.first().map(|types| split(types)).unwrap_or_default();
+    let normalised: Vec<String> = if types.len() > 1 && args.len() > 1 {
+        types.iter().flat_map(|one| args[1..].iter().map(move |name| format!("{one}/{name}"))).collect()
+    } else {
+        args.to_vec()
+    };
+    let args = normalised.as_slice();
     let slashes = args.iter().filter(|arg| arg.contains('/')).count();
     if slashes > 0 {
         if slashes < args.len() {

@@ -1,6 +1,15 @@
 //! The commands: their names, their flags, and how a command line finds one.
 
-pub(crate) mod get;
+mod apply;
+mod create;
+mod delete;
+mod expose;
+mod get;
+mod label;
+mod patch;
+mod replace;
+mod scale;
+mod set;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, quote};
@@ -36,8 +45,71 @@ macro_rules! command {
     };
 }
 
+macro_rules! inner {
+    ($name:literal, $aliases:expr, $about:literal, $flags:expr, $run:path) => {
+        Command {
+            name: $name,
+            aliases: $aliases,
+            about: $about,
+            flags: $flags,
+            commands: &[],
+            run: Some(|context| Box::pin($run(context))),
+        }
+    };
+}
+
+const CREATE: &[Command] = &[
+    inner!("configmap", &["cm"], "Create a config map from literals, files or directories", &create::DATA_FLAGS, create::config_map),
+    inner!("deployment", &["deploy"], "Create a deployment with the specified name", &create::DEPLOYMENT_FLAGS, create::deployment),
+    inner!("namespace", &["ns"], "Create a namespace with the specified name", &create::PLAIN_FLAGS, create::namespace),
+    Command { name: "secret", aliases: &[], about: "Create a secret", flags: &[], commands: CREATE_SECRET, run: None },
+    Command { name: "service", aliases: &["svc"], about: "Create a service", flags: &[], commands: CREATE_SERVICE, run: None },
+    inner!("serviceaccount", &["sa"], "Create a service account with the specified name", &create::PLAIN_FLAGS, create::service_account),
+];
+
+const CREATE_SECRET: &[Command] =
+    &[inner!("generic", &[], "Create a secret from literals, files or directories", &create::DATA_FLAGS, create::secret)];
+
+const CREATE_SERVICE: &[Command] = &[
+    inner!("clusterip", &[], "Create a ClusterIP service", &create::SERVICE_FLAGS, create::cluster_ip),
+    inner!("externalname", &[], "Create an ExternalName service", &create::SERVICE_FLAGS, create::external_name),
+    inner!("loadbalancer", &[], "Create a LoadBalancer service", &create::SERVICE_FLAGS, create::load_balancer),
+    inner!("nodeport", &[], "Create a NodePort service", &create::SERVICE_FLAGS, create::node_port),
+];
+
+const SET: &[Command] = &[
+    inner!("env", &[], "Update environment variables on a pod template", &set::ENV_FLAGS, set::env),
+    inner!("image", &[], "Update the image of a pod template", &set::FLAGS, set::image),
+    inner!("resources", &[], "Update resource requests/limits on objects with pod templates", &set::RESOURCE_FLAGS, set::resources),
+    inner!("selector", &[], "Set the selector on a resource", &set::FLAGS, set::selector),
+    inner!("serviceaccount", &["sa"], "Update the service account of a resource", &set::FLAGS, set::service_account),
+];
+
+const APPLY: &[Command] =
+    &[inner!("view-last-applied", &[], "View the latest last-applied-configuration annotations of a resource/object", &apply::VIEW_FLAGS, apply::view)];
+
+const fn group(name: &'static str, about: &'static str, commands: &'static [Command]) -> Command {
+    Command { name, aliases: &[], about, flags: &[], commands, run: None }
+}
+
 /// All of them.
-pub(crate) const COMMANDS: &[Command] = &[command!("get", "Display one or many resources", get)];
+pub(crate) const COMMANDS: &[Command] = &[
+    inner!("annotate", &[], "Update the annotations on a resource", &label::ANNOTATE_FLAGS, label::annotate),
+    Command { commands: APPLY, ..command!("apply", "Apply a configuration to a resource by file name or stdin", apply) },
+    inner!("autoscale", &[], "Auto-scale a deployment, replica set, stateful set, or replication controller", &scale::AUTOSCALE_FLAGS, scale::autoscale),
+    inner!("cordon", &[], "Mark node as unschedulable", &scale::CORDON_FLAGS, scale::cordon),
+    Command { commands: CREATE, ..command!("create", "Create a resource from a file or from stdin", create) },
+    command!("delete", "Delete resources by file names, stdin, resources and names, or by resources and label selector", delete),
+    command!("expose", "Take a replication controller, service, deployment or pod and expose it as a new Kubernetes service", expose),
+    command!("get", "Display one or many resources", get),
+    command!("label", "Update the labels on a resource", label),
+    command!("patch", "Update fields of a resource", patch),
+    command!("replace", "Replace a resource by file name or stdin", replace),
+    inner!("run", &[], "Run a particular image on the cluster", &create::RUN_FLAGS, create::run_pod),
+    command!("scale", "Set a new size for a deployment, replica set, or replication controller", scale),
+    group("set", "Set specific features on objects", SET),
+    inner!("uncordon", &[], "Mark node as schedulable", &scale::CORDON_FLAGS, scale::uncordon),
+];
 
 /// Runs a command line.
 ///
@@ -59,6 +131,9 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
         Err(other) => return Err(other),
     };
     let context = Context::new(name, &path, parsed);
+    if context.flags.given("record") {
+        context.err("Flag --record has been deprecated, --record will be removed in the future\n");
+    }
     match command.run {
         Some(run) => run(&context).await,
         None => {
@@ -156,6 +231,13 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Shows the help of a command by its name.
+fn help_of(name: &str, path: &str) {
+    if let Some(command) = COMMANDS.iter().find(|command| command.name == name) {
+        help(command, path);
+    }
 }
 
 fn help(command: &Command, path: &str) {

@@ -64,6 +64,8 @@ pub(crate) const fn short(
 pub(crate) struct Parsed {
     values: BTreeMap<&'static str, Vec<String>>,
     defaults: BTreeMap<&'static str, &'static str>,
+    /// Flags as they were given, in order, with their values.
+    pub(crate) order: Vec<(&'static str, String)>,
     /// Arguments that are no flags.
     pub(crate) args: Vec<String>,
     /// How many of them stood before `--`.
@@ -208,6 +210,7 @@ impl Parsed {
         let invalid = |why: String| {
             usage(format!("invalid argument {} for {} flag: {why}", quote(&value), quote(&name)))
         };
+        self.order.push((flag.name, value.clone()));
         match flag.takes {
             Takes::Bool if !is_bool(&value) => {
                 return invalid(format!("strconv.ParseBool: parsing {}: invalid syntax", quote(&value)));

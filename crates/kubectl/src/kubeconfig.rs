@@ -164,7 +164,9 @@ impl Kubeconfig {
             Some(context) => Ok(Some(context)),
             None if named.is_empty() && self.contexts.is_empty() => Ok(None),
             None if named.is_empty() => Ok(None),
-            None => Err(Failure::Message(format!("context \"{name}\" does not exist"))),
+            None => Err(Failure::Verbatim(format!(
+                "Error in configuration: context was not found for specified context: {name}"
+            ))),
         }
     }
 
@@ -206,6 +208,9 @@ impl Kubeconfig {
         let find = |list: &str, what: &str, name: &str, from: &BTreeMap<String, Value>, must: bool| {
             match from.get(name) {
                 Some(entry) => Ok(self.with_paths(list, name, entry)),
+                None if must && !name.is_empty() && what == "cluster" => {
+                    fail(format!("no server found for cluster \"{name}\""))
+                }
                 None if must && !name.is_empty() => fail(format!("{what} \"{name}\" does not exist")),
                 None => Ok(json!({})),
             }

@@ -3,6 +3,7 @@
 //! [`run`] reads a command line, finds the command in [`commands`] and words its failure. One file per command;
 //! `printers` knows how objects are shown, `failure` how failures are worded, `builder` which objects are meant.
 
+mod apply_diff;
 mod builder;
 mod client;
 mod commands;
@@ -16,6 +17,7 @@ mod mapping;
 mod object;
 mod printers;
 mod watch;
+mod write;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

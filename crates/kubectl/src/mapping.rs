@@ -195,7 +195,8 @@ impl Mapper {
             return Ok(found);
         }
         let resource = typed.to_lowercase();
-        fail(format!("the server doesn't have a resource type {}", quote(&resource)))
+        let resource = resource.split('.').next().unwrap_or_default();
+        fail(format!("the server doesn't have a resource type {}", quote(resource)))
     }
 
     /// The resources of a category such as `all`.

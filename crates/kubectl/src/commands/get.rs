@@ -198,8 +198,9 @@ fn group(infos: &[Info], options: &Options, by: &str) -> Outcome<String> {
         }
     }
     let Some(mut table) = merged else { return Ok(String::new()) };
-    if !by.is_empty() {
-        sort_rows(&mut table, by)?;
+    // Where nothing has the field, there is nothing to show.
+    if !by.is_empty() && sort_rows(&mut table, by).is_err() {
+        return Ok(String::new());
     }
     if object::list(&table, "/rows").is_empty() {
         return Ok(String::new());

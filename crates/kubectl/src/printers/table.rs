@@ -68,7 +68,7 @@ fn line(row: &Value, shown: &[usize], options: &Options) -> String {
     }
     let labels = object::strings(row, "/object/metadata/labels");
     for wanted in &options.label_columns {
-        cells.push(labels.get(wanted).cloned().unwrap_or_else(|| "<none>".into()));
+        cells.push(labels.get(wanted).cloned().unwrap_or_default());
     }
     if options.show_labels {
         cells.push(if labels.is_empty() { "<none>".into() } else { object::joined(&labels) });

@@ -105,7 +105,9 @@ fn reconcile(service: &Service, snapshot: &Snapshot) -> Vec<Write> {
         desired.push((Vec::new(), Vec::new()));
     }
     let mut outcome = Outcome::default();
-    let mut slices: Vec<&Arc<EndpointSlice>> = snapshot.slices.iter().collect();
+    // A service made again under its name must not take over slices the garbage collector is about to delete.
+    let (mut slices, of_another): (Vec<_>, Vec<_>) =
+        snapshot.slices.iter().partition(|slice| belongs_to(slice, service));
     for (ports, endpoints) in desired {
         let (of_these_ports, others): (Vec<_>, Vec<_>) =
             slices.into_iter().partition(|slice| slice.ports.as_deref().unwrap_or_default() == ports);
@@ -113,7 +115,15 @@ fn reconcile(service: &Service, snapshot: &Snapshot) -> Vec<Write> {
         distribute(ports, endpoints, of_these_ports, &mut outcome);
     }
     outcome.unused.extend(slices.into_iter().cloned());
-    outcome.writes(service)
+    let mut writes = outcome.writes(service);
+    writes.extend(of_another.into_iter().map(|slice| Write::delete(&**slice)));
+    writes
+}
+
+/// Whether a slice is owned by this very service, not by one that had its name before.
+fn belongs_to(slice: &EndpointSlice, service: &Service) -> bool {
+    let mut owners = slice.metadata.owner_references.iter().flatten();
+    owners.any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
 }
 
 /// The endpoints there should be, by their ports: named ports may have other numbers in other pods.
@@ -504,6 +514,15 @@ mod tests {
         snapshot.service = None;
         let verbs: Vec<_> = plan(&snapshot).writes().map(|write| write.verb.name()).collect();
         assert_eq!(verbs, ["delete"]);
+    }
+
+    #[test]
+    fn a_service_made_again_gets_slices_of_its_own() {
+        let mut again = (*service(json!({}))).clone();
+        again.metadata.uid = Some("another".into());
+        let plan = plan(&snapshot(Arc::new(again), pods(0..1), converged(pods(0..1))));
+        let verbs: Vec<_> = plan.writes().map(|write| write.verb.name()).collect();
+        assert_eq!(verbs, ["create", "delete"]);
     }
 
     #[rstest]

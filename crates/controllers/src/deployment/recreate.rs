@@ -13,12 +13,13 @@ pub fn is_strategy_of(deployment: &Deployment) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
-/// Whether a new pod has to wait: an old ReplicaSet still has its size, or an old pod has not ended yet. A pod that
-/// is being deleted counts until it is gone.
+/// Whether a new pod has to wait: an old ReplicaSet still has its size or may still be creating pods, as its controller
+/// has not seen that it was scaled down, or an old pod has not ended yet. A pod that is being deleted counts until it is
+/// gone.
 pub fn has_old_pods(roles: &Roles, pods: &[Arc<Pod>]) -> bool {
     let new = roles.new.as_ref().map(|new| new.uid());
     let is_old = |pod: &&Arc<Pod>| controller_of(&pod.metadata).is_some_and(|owner| Some(&*owner.uid) != new);
-    roles.old.iter().any(|set| set.size_before() > 0)
+    roles.old.iter().any(|set| set.size_before() > 0 || set.pods_at_most() != Some(0))
         || pods.iter().filter(is_old).any(|pod| !pod::is_finished(pod))
 }
 
@@ -41,8 +42,8 @@ mod tests {
         #[case] expected: bool,
     ) {
         let set = |uid: &str| {
-            let value =
-                json!({"metadata": {"name": uid, "uid": uid}, "spec": {"replicas": 0, "selector": {}}});
+            let value = json!({"metadata": {"name": uid, "uid": uid, "generation": 2},
+                "spec": {"replicas": 0, "selector": {}}, "status": {"replicas": 0, "observedGeneration": 2}});
             Set::existing(Arc::new(serde_json::from_value(value).unwrap()))
         };
         let pod = json!({
@@ -52,5 +53,19 @@ mod tests {
         });
         let roles = Roles { new: Some(set("new")), old: vec![set("old")] };
         assert_eq!(has_old_pods(&roles, &[Arc::new(serde_json::from_value(pod).unwrap())]), expected);
+    }
+
+    #[rstest]
+    #[case::not_seen_yet(json!({"replicas": 0, "observedGeneration": 1}), true)]
+    #[case::seen_and_not_done_yet(json!({"replicas": 1, "observedGeneration": 2}), true)]
+    #[case::done(json!({"replicas": 0, "observedGeneration": 2}), false)]
+    fn a_new_pod_waits_until_the_old_set_is_known_to_create_none(
+        #[case] status: serde_json::Value,
+        #[case] expected: bool,
+    ) {
+        let value = json!({"metadata": {"name": "old", "uid": "old", "generation": 2},
+            "spec": {"replicas": 0, "selector": {}}, "status": status});
+        let old = Set::existing(Arc::new(serde_json::from_value(value).unwrap()));
+        assert_eq!(has_old_pods(&Roles { new: None, old: vec![old] }, &[]), expected);
     }
 }

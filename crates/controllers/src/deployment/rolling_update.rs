@@ -81,9 +81,17 @@ pub fn new_size(limits: &Limits, all: i32, new: i32) -> i32 {
     new + room.min(limits.wanted - new)
 }
 
-/// Scales the new ReplicaSet up as far as the surge allows, or down to what is wanted.
+/// Scales the new ReplicaSet up as far as the surge allows, or down to what is wanted. Pods that an old one was told to
+/// delete and has not deleted yet still take room (upstream goes by sizes alone, and may exceed the surge for a moment);
+/// where it is not known how many there are, nothing grows.
 pub fn new_size_in(limits: &Limits, roles: &Roles) -> i32 {
-    new_size(limits, total_size(roles.all()), roles.new.as_ref().map_or(0, Set::size))
+    let new = roles.new.as_ref().map_or(0, Set::size);
+    let pods: Option<i32> =
+        roles.all().map(Set::pods_at_most).try_fold(0, |sum: i32, pods| Some(sum.saturating_add(pods?)));
+    match pods {
+        Some(pods) => new_size(limits, pods.max(total_size(roles.all())), new),
+        None => new.min(limits.wanted),
+    }
 }
 
 /// One old ReplicaSet in numbers.

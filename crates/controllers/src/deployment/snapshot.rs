@@ -142,8 +142,20 @@ impl Set {
     pub fn surely_available(&self) -> Option<i32> {
         let Some(observed) = &self.observed else { return Some(0) };
         let Some(status) = &observed.status else { return Some(0) };
-        let is_current = status.observed_generation.unwrap_or(0) >= observed.metadata.generation.unwrap_or(0);
-        is_current.then(|| self.available().min(self.size_before()).min(self.size()))
+        is_current(observed, status).then(|| self.available().min(self.size_before()).min(self.size()))
+    }
+
+    /// The pods it has at most, those aside that are being deleted. None if that is not known: it was scaled, and its
+    /// controller has not told yet what it made of that.
+    pub fn pods_at_most(&self) -> Option<i32> {
+        let Some(observed) = &self.observed else { return Some(self.size()) };
+        let largest = self.size_before().max(self.size());
+        match &observed.status {
+            Some(status) if is_current(observed, status) => Some(largest.max(status.replicas)),
+            // It never had another size.
+            _ if observed.metadata.generation.unwrap_or(0) <= 1 => Some(largest),
+            _ => None,
+        }
     }
 
     /// Its age, oldest first; the name decides among those of one second.
@@ -151,6 +163,11 @@ impl Set {
         let created = self.object.metadata.creation_timestamp.as_ref();
         (created.map_or(Timestamp::MAX, |time| time.0), self.name())
     }
+}
+
+/// Whether the status tells of the set as it is now.
+fn is_current(set: &ReplicaSet, status: &ReplicaSetStatus) -> bool {
+    status.observed_generation.unwrap_or(0) >= set.metadata.generation.unwrap_or(0)
 }
 
 fn size_of(set: &ReplicaSet) -> i32 {
@@ -217,6 +234,7 @@ fn is_template_of(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
     use serde_json::{Value, json};
 
     fn template(image: &str, hash: Option<&str>) -> Value {
@@ -251,6 +269,21 @@ mod tests {
         assert_eq!(roles("v2", sets.clone()), (Some("b".into()), vec!["a".into()]));
         assert_eq!(roles("v1", sets.clone()), (Some("a".into()), vec!["b".into()]));
         assert_eq!(roles("v3", sets), (None, vec!["a".into(), "b".into()]));
+    }
+
+    #[rstest]
+    #[case::settled(json!({"replicas": 3, "observedGeneration": 4}), 4, Some(3))]
+    #[case::pods_still_to_be_deleted(json!({"replicas": 5, "observedGeneration": 4}), 4, Some(5))]
+    #[case::scaled_and_not_seen_yet(json!({"replicas": 3, "observedGeneration": 3}), 4, None)]
+    #[case::just_created(json!(null), 1, Some(3))]
+    fn the_most_pods_a_set_can_have_are_known_once_its_controller_has_seen_its_size(
+        #[case] status: Value,
+        #[case] generation: i64,
+        #[case] expected: Option<i32>,
+    ) {
+        let value = json!({"metadata": {"name": "a", "generation": generation},
+            "spec": {"replicas": 3, "selector": {}}, "status": status});
+        assert_eq!(Set::existing(Arc::new(serde_json::from_value(value).unwrap())).pods_at_most(), expected);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// How long a node may be silent (`--node-monitor-grace-period`), and how long a new one may take to report at all
 /// (`--node-startup-grace-period`).
-const GRACE: SignedDuration = SignedDuration::from_secs(40);
+const GRACE: SignedDuration = SignedDuration::from_secs(50);
 const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a kubelet reports.
@@ -246,8 +246,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::heard_just_now(Some("True"), 100, 100, Some(140))]
-    #[case::last_moment_of_grace(Some("True"), 100, 139, Some(140))]
+    #[case::heard_just_now(Some("True"), 100, 100, Some(150))]
+    #[case::last_moment_of_grace(Some("True"), 100, 149, Some(150))]
     #[case::new_and_silent(None, 100, 159, Some(160))]
     fn a_node_has_a_grace_period_and_is_looked_at_when_it_ends(
         #[case] ready: Option<&str>,
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_silent_node_becomes_unknown_with_everything_it_reported() {
-        let plan = planned(Some("True"), 100, 140);
+        let plan = planned(Some("True"), 100, 150);
         assert_eq!(statuses(&plan), REPORTED.map(|type_| format!("{type_} Unknown NodeStatusUnknown")));
         let note = plan.writes().next().unwrap().on_success.clone().unwrap();
         assert_eq!(

@@ -31,19 +31,21 @@ pub(crate) async fn run(shared: &Shared, client: Client, facts: Facts, uid: watc
     loop {
         tokio::time::sleep(LOOK).await;
         let now = shared.clock.now();
+        // What the API has, not what was written last: the node controller may have said Unknown since.
+        match api.get(&shared.config.node_name).await {
+            Ok(node) => known = node.status.unwrap_or_default(),
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                tracing::warn!("the node's object is gone; registering again");
+                known = register(shared, &api, &facts, &uid).await;
+            }
+            Err(error) => tracing::warn!(%error, "node not read"),
+        }
         let wanted = compute(shared, &facts, Some(&known), now).await;
         if !status::differs(&known, &wanted) && between(written, now) < REPORT {
             continue;
         }
         match write(&api, &shared.config.node_name, &wanted).await {
-            Ok(node) => {
-                known = node.status.unwrap_or(wanted);
-                written = now;
-            }
-            Err(kube::Error::Api(answer)) if answer.code == 404 => {
-                tracing::warn!("the node's object is gone; registering again");
-                known = register(shared, &api, &facts, &uid).await;
-            }
+            Ok(_) => written = now,
             Err(error) => tracing::warn!(%error, "node status not written"),
         }
     }

@@ -41,7 +41,11 @@ impl DataDir {
     /// The directory, made if need be (0700).
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let object = path.display();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make {object}"))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make {object}"))?;
         Self::existing(path)?.with_context(|| format!("{object} is gone"))
     }
 
@@ -110,9 +114,10 @@ impl DataDir {
     pub(crate) fn config(&self) -> Result<Option<ClusterConfig>> {
         let path = self.join("cluster.json");
         match fs::read(&path) {
-            Ok(bytes) => {
-                Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("cannot understand {}", path.display()))?))
-            }
+            Ok(bytes) => Ok(Some(
+                serde_json::from_slice(&bytes)
+                    .with_context(|| format!("cannot understand {}", path.display()))?,
+            )),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -133,7 +138,9 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         file.sync_all()?;
         fs::rename(&new, path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&new))).with_context(|| format!("cannot write {}", path.display()))
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&new)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -69,7 +69,16 @@ async fn perform(data: &DataDir, rate: u32) -> Result<(Arc<Tally>, Phases)> {
     let (pods, services) = free_networks()?;
     let port = free_port()?.to_string();
     sagong(&[
-        "up", "-d", "--no-kubeconfig", "--data-dir", &directory, "--port", &port, "--pod-cidr", &pods, "--service-cidr",
+        "up",
+        "-d",
+        "--no-kubeconfig",
+        "--data-dir",
+        &directory,
+        "--port",
+        &port,
+        "--pod-cidr",
+        &pods,
+        "--service-cidr",
         &services,
     ])
     .await?;
@@ -152,7 +161,8 @@ fn free_networks() -> Result<(String, String)> {
         .filter_map(|interface| interface.address?.as_sockaddr_in().map(|address| address.ip()))
         .collect();
     let free = |second: u8| !taken.iter().any(|ip| ip.octets()[..2] == [10, second]);
-    let second = (200..250).find(|&n| free(n)).context("every network from 10.200.0.0 to 10.249.0.0 is in use")?;
+    let second =
+        (200..250).find(|&n| free(n)).context("every network from 10.200.0.0 to 10.249.0.0 is in use")?;
     Ok((format!("10.{second}.0.0/17"), format!("10.{second}.128.0/17")))
 }
 
@@ -170,7 +180,8 @@ struct Stage {
 impl Stage {
     async fn open(data: &DataDir) -> Result<Self> {
         let kubeconfig = kube::config::Kubeconfig::read_from(data.kubeconfig())?;
-        let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
+        let client =
+            Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
         Ok(Self {
             deployments: Api::default_namespaced(client.clone()),
             replica_sets: Api::default_namespaced(client.clone()),
@@ -184,7 +195,8 @@ impl Stage {
             Ok(_) => 80,
             Err(_) => free_port()?,
         };
-        let deployment: Deployment = serde_saphyr::from_str(include_str!("../../../examples/kubia/kubia-deployment-v1.yaml"))?;
+        let deployment: Deployment =
+            serde_saphyr::from_str(include_str!("../../../examples/kubia/kubia-deployment-v1.yaml"))?;
         let service: Service = serde_json::from_value(json!({
             "metadata": { "name": "kubia" },
             "spec": { "type": "LoadBalancer", "selector": { "app": "kubia" }, "ports": [{ "port": port, "targetPort": 8080 }] },
@@ -224,11 +236,14 @@ impl Stage {
             .list(&ListParams::default().labels("app=kubia"))
             .await?
             .into_iter()
-            .filter_map(|set| Some((set.annotations().get("deployment.kubernetes.io/revision")?.parse().ok()?, set)))
+            .filter_map(|set| {
+                Some((set.annotations().get("deployment.kubernetes.io/revision")?.parse().ok()?, set))
+            })
             .collect();
         revisions.sort_by_key(|(revision, _)| -revision);
         let (_, previous) = revisions.into_iter().nth(1).context("the Deployment has no earlier revision")?;
-        let mut template = previous.spec.and_then(|spec| spec.template).context("the ReplicaSet has no template")?;
+        let mut template =
+            previous.spec.and_then(|spec| spec.template).context("the ReplicaSet has no template")?;
         if let Some(labels) = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut()) {
             labels.remove("pod-template-hash");
         }
@@ -252,7 +267,9 @@ impl Stage {
             }
             bail!("the watch ended")
         };
-        tokio::time::timeout(PATIENCE, follow).await.with_context(|| format!("not rolled out within {PATIENCE:?}"))?
+        tokio::time::timeout(PATIENCE, follow)
+            .await
+            .with_context(|| format!("not rolled out within {PATIENCE:?}"))?
     }
 }
 

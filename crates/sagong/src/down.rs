@@ -35,7 +35,8 @@ pub(crate) async fn run(options: cli::Down) -> Result<()> {
         if let Some(file) = kubeconfig::user_file() {
             kubeconfig::remove(&file, &data)?;
         }
-        std::fs::remove_dir_all(data.path()).with_context(|| format!("cannot delete {}", data.path().display()))?;
+        std::fs::remove_dir_all(data.path())
+            .with_context(|| format!("cannot delete {}", data.path().display()))?;
         println!("Stopped, and deleted {}.", data.path().display());
     } else if was_running.is_some() {
         println!("Stopped. `sagong up` goes on with the same objects; `sagong down --purge` deletes them.");

@@ -75,7 +75,8 @@ fn origin(cluster: &Value) -> Option<&str> {
 
 fn context_name(config: &Value, directory: &str, instance: &str) -> String {
     let taken = entries(config, "clusters").iter().any(|cluster| {
-        cluster["name"] == "sagong" && origin(cluster).is_some_and(|other| other != directory && Path::new(other).exists())
+        cluster["name"] == "sagong"
+            && origin(cluster).is_some_and(|other| other != directory && Path::new(other).exists())
     });
     if taken { format!("sagong-{instance}") } else { "sagong".into() }
 }

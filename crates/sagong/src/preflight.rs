@@ -19,7 +19,9 @@ pub(crate) fn check_port(port: u16) -> Result<()> {
     let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else { return Ok(()) };
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            bail!("port {port} is in use by another program (another cluster?); choose another one with --port")
+            bail!(
+                "port {port} is in use by another program (another cluster?); choose another one with --port"
+            )
         }
         _ => bail!("cannot listen on port {port}: {error}; choose another one with --port"),
     }

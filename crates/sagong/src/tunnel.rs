@@ -11,12 +11,18 @@ pub(crate) async fn run(options: cli::DataDirectory) -> Result<()> {
     preflight::require_root()?;
     let data = DataDir::existing(&options.data_dir)?.filter(|data| matches!(data.running(), Ok(Some(_))));
     let Some(data) = data else {
-        bail!("no cluster runs in {}; start it with `sagong up -d --no-load-balancer`", options.data_dir.display());
+        bail!(
+            "no cluster runs in {}; start it with `sagong up -d --no-load-balancer`",
+            options.data_dir.display()
+        );
     };
     if data.config()?.is_some_and(|config| config.load_balancer) {
-        bail!("this cluster serves LoadBalancer services itself; a tunnel is for `sagong up --no-load-balancer`");
+        bail!(
+            "this cluster serves LoadBalancer services itself; a tunnel is for `sagong up --no-load-balancer`"
+        );
     }
-    let kubeconfig = kube::config::Kubeconfig::read_from(data.kubeconfig()).context("cannot read the kubeconfig")?;
+    let kubeconfig =
+        kube::config::Kubeconfig::read_from(data.kubeconfig()).context("cannot read the kubeconfig")?;
     let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

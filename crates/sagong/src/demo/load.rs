@@ -76,7 +76,12 @@ pub(crate) async fn run(address: SocketAddr, rate: u32, tally: Arc<Tally>, stop:
     workers.spawn(fresh(address, half, Arc::clone(&tally), stop.clone()));
     let kept = KEPT_ALIVE.min(half);
     for _ in 0..kept {
-        workers.spawn(keep_alive(address, Duration::from_secs(1) * kept / half, Arc::clone(&tally), stop.clone()));
+        workers.spawn(keep_alive(
+            address,
+            Duration::from_secs(1) * kept / half,
+            Arc::clone(&tally),
+            stop.clone(),
+        ));
     }
     while workers.join_next().await.is_some() {}
 }
@@ -133,7 +138,8 @@ async fn within_limit(request: impl Future<Output = Result<String, String>>) -> 
 async fn connect(address: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
     stream.set_nodelay(true).map_err(|error| format!("connect: {error}"))?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| format!("connect: {error}"))?;
+    let (sender, connection) =
+        handshake(TokioIo::new(stream)).await.map_err(|error| format!("connect: {error}"))?;
     // Its errors come back through the sender.
     tokio::spawn(connection);
     Ok(sender)
@@ -145,5 +151,9 @@ async fn get(connection: &mut SendRequest<Empty<Bytes>>, keep: &str) -> Result<S
     let answer = connection.send_request(request).await.map_err(|error| format!("request: {error}"))?;
     let status = answer.status();
     let body = answer.into_body().collect().await.map_err(|error| format!("answer: {error}"))?.to_bytes();
-    if status.is_success() { Ok(String::from_utf8_lossy(&body).into_owned()) } else { Err(format!("status {status}")) }
+    if status.is_success() {
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    } else {
+        Err(format!("status {status}"))
+    }
 }

@@ -46,7 +46,9 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn no_crate_imports_against_the_map() {
     let map: BTreeMap<&str, &[&str]> = MAP.into_iter().collect();
-    for (krate, dependencies) in arrows().into_iter().filter(|(krate, _)| !matches!(krate.as_str(), "tests" | "bench")) {
+    for (krate, dependencies) in
+        arrows().into_iter().filter(|(krate, _)| !matches!(krate.as_str(), "tests" | "bench"))
+    {
         let allowed = map.get(krate.as_str()).unwrap_or_else(|| panic!("crate {krate} is not in the map"));
         for dependency in dependencies {
             assert!(

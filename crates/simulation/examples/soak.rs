@@ -1,5 +1,5 @@
 //! Runs as many seeds as asked for, on all processors: `soak 100000`, `soak 1000 --from 5000`. Replays one:
-//! `soak --replay "3 0x45 7"`, `soak --seed 42`.
+//! `soak --replay "3 0x45 7"`, `soak --seed 42`; shrinks one: `soak --story 42`.
 
 use sagong_simulation::choices::{Choices, Record};
 use sagong_simulation::{first_failure, run, story};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-const USAGE: &str = "usage: soak SEEDS [--from SEED] | --seed SEED | --replay RECORD";
+const USAGE: &str = "usage: soak SEEDS [--from SEED] | --seed SEED | --story SEED | --replay RECORD";
 /// Seeds a thread takes at once.
 const PORTION: u64 = 50;
 
@@ -20,6 +20,14 @@ fn main() -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         },
         ["--seed", seed] => seed.parse().map_or_else(|_| refuse(USAGE), |seed| tell(Choices::seeded(seed))),
+        ["--story", seed] => match seed.parse() {
+            Ok(seed) => {
+                let failed = run(Choices::seeded(seed), None, false);
+                println!("{}", story(seed, &failed, None));
+                ExitCode::SUCCESS
+            }
+            Err(_) => refuse(USAGE),
+        },
         [seeds] => seeds.parse().map_or_else(|_| refuse(USAGE), |seeds| soak(0, seeds)),
         [seeds, "--from", from] => match (seeds.parse(), from.parse()) {
             (Ok(seeds), Ok(from)) => soak(from, seeds),

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sagong_controllers::cache::{Key, controller_of};
 use sagong_controllers::deployment::progress::condition;
-use sagong_controllers::deployment::{snapshot, template_hash};
+use sagong_controllers::deployment::rolling_update::Limits;
+use sagong_controllers::deployment::{recreate, snapshot, template_hash};
 use sagong_controllers::pod;
 use std::collections::BTreeSet;
 
@@ -36,6 +37,9 @@ fn of_deployment(ground: &Ground, deployment: &Deployment) -> Verdict {
     if status.observed_generation != deployment.metadata.generation {
         return wrong("the last change of the Deployment was not observed");
     }
+    if snapshot::spec_of(deployment).paused == Some(true) {
+        return of_paused(ground, deployment);
+    }
     let total: i32 = sets_of(ground, uid).filter_map(|set| set.spec.as_ref()?.replicas).sum();
     if total != wanted {
         return wrong(format!("{wanted} replicas wanted, the ReplicaSets have {total}"));
@@ -49,9 +53,6 @@ fn of_deployment(ground: &Ground, deployment: &Deployment) -> Verdict {
     }
     if condition(&status, "Available").is_none_or(|available| available.status != "True") {
         return wrong("the Deployment is not available");
-    }
-    if snapshot::spec_of(deployment).paused == Some(true) {
-        return Ok(());
     }
     if status.updated_replicas.unwrap_or(0) != wanted {
         return wrong(format!("{:?} of {wanted} replicas are updated", status.updated_replicas));
@@ -67,6 +68,20 @@ fn of_deployment(ground: &Ground, deployment: &Deployment) -> Verdict {
         return wrong(format!("{old} old ReplicaSets are kept, {limit} are to be"));
     }
     of_revisions(deployment, &sets)
+}
+
+/// A rollout may be paused with the surge in place, or before there is any ReplicaSet. With Recreate and several ReplicaSets
+/// nothing is scaled either.
+fn of_paused(ground: &Ground, deployment: &Deployment) -> Verdict {
+    let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+    let sizes: Vec<i32> = sets_of(ground, uid).filter_map(|set| set.spec.as_ref()?.replicas).collect();
+    let (total, in_use) = (sizes.iter().sum::<i32>(), sizes.iter().filter(|size| **size > 0).count());
+    let limits = Limits::of(deployment);
+    let is_scaled = in_use < 2 || !recreate::is_strategy_of(deployment);
+    if is_scaled && !sizes.is_empty() && !(limits.wanted..=limits.most()).contains(&total) {
+        return wrong(format!("{limits:?} while paused, the ReplicaSets have {total}"));
+    }
+    Ok(())
 }
 
 fn of_revisions(deployment: &Deployment, sets: &[&ReplicaSet]) -> Verdict {

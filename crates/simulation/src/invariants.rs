@@ -52,6 +52,8 @@ struct Watched {
     /// Excess that was there before its limits were.
     excess_size: i32,
     excess_pods: i32,
+    /// Several versions were there before Recreate was asked for.
+    overlaps: bool,
 }
 
 /// Watches a run.
@@ -120,8 +122,7 @@ impl Judge {
             paused: spec.paused == Some(true),
         };
         watched.views.insert(generation, view);
-        watched.excess_size = total_size(ground, &uid);
-        watched.excess_pods = active(ground, &uid).count_as_i32();
+        watched.take_stock(ground, &uid);
     }
 
     fn replica_set(&mut self, change: &Change, ground: &Ground) -> Verdict {
@@ -143,14 +144,15 @@ impl Judge {
         let total = total_size(ground, &owner.uid);
         let was_adopted = old.is_some_and(|old| controller_of(&old.metadata).is_none());
         if was_adopted {
-            watched.excess_size = watched.excess_size.max(total);
-            watched.excess_pods = watched.excess_pods.max(active(ground, &owner.uid).count_as_i32());
+            watched.take_stock(ground, &owner.uid);
         }
+        let size = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+        let has_grown = size(new) > old.map_or(0, size);
         let most = watched.most();
         let bound = most.max(watched.excess_size);
         let name = new.metadata.name.as_deref().unwrap_or_default();
         if is_ours && !self.two_leaders {
-            if total > bound {
+            if has_grown && total > bound {
                 let detail = format!(
                     "with {name} the ReplicaSets have {total} pods in their specs, at most {bound} allowed"
                 );
@@ -171,6 +173,12 @@ impl Judge {
         let (old, new) = (typed::<Pod>(change.old.as_ref()), typed::<Pod>(change.new.as_ref()));
         if let (None, Some(new)) = (old, new) {
             self.pod_created(new, ground)?;
+        }
+        if let (Some(old), None) = (old, new)
+            && let Some((deployment, _)) = deployment_of(ground, old)
+            && let Some(watched) = self.deployments.get_mut(&deployment)
+        {
+            watched.overlaps &= versions(ground, &deployment) > 1;
         }
         if let Some(old) = old {
             let is_going = new.is_none_or(pod::is_terminating) && !pod::is_terminating(old);
@@ -199,7 +207,8 @@ impl Judge {
             return Err(Violation::new("no more pods than replicas and maxSurge", detail));
         }
         watched.excess_pods = if count > most { watched.excess_pods.min(count) } else { 0 };
-        if !watched.views.is_empty() && watched.views.values().all(|view| view.recreates) {
+        let recreates = !watched.views.is_empty() && watched.views.values().all(|view| view.recreates);
+        if recreates && !watched.overlaps {
             let sets = sets_of(ground, &deployment).filter(|other| other.metadata.uid != set.metadata.uid);
             for other in sets {
                 if let Some(old) = pods_of(ground, other).find(|pod| !pod::is_finished(pod)) {
@@ -225,7 +234,9 @@ impl Judge {
         let is_ready_and_waiting =
             |pod: &Pod, seconds| pod::available_at(pod, seconds).is_some_and(|when| when <= ground.now());
         let seconds = watched.views.values().map(|view| view.min_ready_seconds).min().unwrap_or(0);
-        if self.two_leaders || self.pods_misbehave || !is_ready_and_waiting(old, seconds) {
+        // When the user wants fewer pods, those go that seem not ready, and that may be old news.
+        let is_shrinking = watched.excess_pods > watched.most();
+        if self.two_leaders || self.pods_misbehave || is_shrinking || !is_ready_and_waiting(old, seconds) {
             return Ok(());
         }
         let all = || {
@@ -258,14 +269,22 @@ impl Judge {
                 let seen = set.status.as_ref().and_then(|status| status.observed_generation);
                 seen >= set.metadata.generation
             };
-            if seen >= generation && sets_of(ground, uid).all(is_current) {
+            if watched.views.len() > 1 && seen >= generation && sets_of(ground, uid).all(is_current) {
                 watched.views.retain(|known, _| Some(*known) == generation);
+                watched.take_stock(ground, uid);
             }
         }
     }
 }
 
 impl Watched {
+    /// What is there when limits change is there, whatever the new limits are.
+    fn take_stock(&mut self, ground: &Ground, uid: &str) {
+        self.excess_size = total_size(ground, uid);
+        self.excess_pods = active(ground, uid).count_as_i32().max(self.excess_size);
+        self.overlaps = versions(ground, uid) > 1;
+    }
+
     fn most(&self) -> i32 {
         self.views.values().map(|view| view.limits.most()).max().unwrap_or(0)
     }
@@ -366,6 +385,11 @@ pub(crate) fn pods_of<'a>(ground: &'a Ground, set: &'a ReplicaSet) -> impl Itera
 fn active<'a>(ground: &'a Ground, uid: &'a str) -> impl Iterator<Item = &'a Pod> {
     let pods = sets_of(ground, uid).flat_map(|set| pods_of(ground, set));
     pods.filter(|pod| pod::is_active(pod) && pod.metadata.generate_name.is_some())
+}
+
+/// How many ReplicaSets of a Deployment have pods that have not ended.
+fn versions(ground: &Ground, uid: &str) -> usize {
+    sets_of(ground, uid).filter(|set| pods_of(ground, set).any(|pod| !pod::is_finished(pod))).count()
 }
 
 fn total_size(ground: &Ground, uid: &str) -> i32 {

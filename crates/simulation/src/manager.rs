@@ -255,6 +255,7 @@ impl Manager {
             {
                 ground.say(|| format!("{name} {who}: {} is no more: {}", guard.key, failure.message));
                 job.failure = Some(failure);
+                job.in_flight.clear();
             }
             return;
         }

@@ -1,0 +1,28 @@
+//! Thousands of histories in which everything holds.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use rstest::rstest;
+use sagong_simulation::choices::{Choices, Record};
+use sagong_simulation::{first_failure, run, story};
+
+/// Portions, so that all processors have something to do.
+#[rstest]
+fn everything_holds_in_every_history(#[values(0, 1, 2, 3)] portion: u64) {
+    let seeds = portion * 500..(portion + 1) * 500;
+    if let Some((seed, failed)) = first_failure(seeds, None) {
+        panic!("{}", story(seed, &failed, None));
+    }
+}
+
+#[test]
+fn a_seed_means_the_same_history_every_time_and_so_does_its_record() {
+    for seed in 0..5 {
+        let first = run(Choices::seeded(seed), None, true);
+        let again = run(Choices::seeded(seed), None, true);
+        let replayed =
+            run(Choices::replayed(first.record.to_string().parse::<Record>().unwrap()), None, true);
+        assert_eq!(first.history, again.history);
+        assert_eq!(first.history, replayed.history);
+    }
+}

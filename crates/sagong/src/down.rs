@@ -2,7 +2,8 @@
 
 use crate::cli;
 use crate::data_dir::DataDir;
-use crate::{cluster, kubeconfig, preflight};
+use crate::kubeconfig::UserFile;
+use crate::{cluster, preflight};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -32,8 +33,8 @@ pub(crate) async fn run(options: cli::Down) -> Result<()> {
     };
     cluster::destroy(&data).await?;
     if options.purge {
-        if let Some(file) = kubeconfig::user_file() {
-            kubeconfig::remove(&file, &data)?;
+        if let Some(file) = UserFile::find() {
+            file.remove(&data)?;
         }
         std::fs::remove_dir_all(data.path())
             .with_context(|| format!("cannot delete {}", data.path().display()))?;

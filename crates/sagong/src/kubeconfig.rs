@@ -2,24 +2,77 @@
 
 use crate::data_dir::{DataDir, write_private};
 use anyhow::{Context, Result, bail};
+use nix::unistd::{Gid, Uid, User};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Name of the extension that tells which data directory an entry belongs to.
 const EXTENSION: &str = "sagong.dev/data-dir";
 
-/// The file kubectl would write: the first of `$KUBECONFIG`, or `~/.kube/config`. None without a home.
-pub(crate) fn user_file() -> Option<PathBuf> {
-    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        return std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty());
+/// A kubeconfig of a user.
+pub(crate) struct UserFile {
+    path: PathBuf,
+    /// Whose it is, when that is not the user we run as.
+    owner: Option<(Uid, Gid)>,
+}
+
+impl UserFile {
+    /// The file that kubectl writes for whoever typed the command: the first of `$KUBECONFIG`, or `~/.kube/config`. Under
+    /// sudo that is the caller's, not root's. None without a home.
+    pub(crate) fn find() -> Option<Self> {
+        if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+            let path = std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty())?;
+            return Some(Self { path, owner: None });
+        }
+        if let Some(caller) = sudo_caller() {
+            return Some(Self {
+                path: caller.dir.join(".kube/config"),
+                owner: Some((caller.uid, caller.gid)),
+            });
+        }
+        let home = std::env::var_os("HOME").map(PathBuf::from)?;
+        Some(Self { path: home.join(".kube/config"), owner: None })
     }
-    std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"))
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Merges the cluster's own kubeconfig into it: see [`merge`].
+    pub(crate) fn add(&self, data: &DataDir) -> Result<String> {
+        let name = merge(&self.path, data)?;
+        self.hand_over()?;
+        Ok(name)
+    }
+
+    /// Takes this cluster's entries out of it. No error if there are none.
+    pub(crate) fn remove(&self, data: &DataDir) -> Result<()> {
+        remove(&self.path, data)?;
+        self.hand_over()
+    }
+
+    /// What root wrote for the caller of sudo is the caller's.
+    fn hand_over(&self) -> Result<()> {
+        let Some((uid, gid)) = self.owner else { return Ok(()) };
+        let directory = self.path.parent().into_iter().map(Path::to_path_buf);
+        for path in directory.chain([self.path.clone()]).filter(|path| path.exists()) {
+            nix::unistd::chown(&path, Some(uid), Some(gid))
+                .with_context(|| format!("cannot give {} to its user", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn sudo_caller() -> Option<User> {
+    let uid: u32 = std::env::var("SUDO_UID").ok()?.parse().ok()?;
+    User::from_uid(Uid::from_raw(uid)).ok()?.filter(|user| !user.uid.is_root())
 }
 
 /// Merges the cluster's own kubeconfig into `file` and makes its context the current one. All else in the
 /// file is kept. Returns the context's name: `sagong`, or `sagong-<instance>` while another cluster of
 /// Sagong has that name.
-pub(crate) fn merge(file: &Path, data: &DataDir) -> Result<String> {
+fn merge(file: &Path, data: &DataDir) -> Result<String> {
     let own = read(&data.kubeconfig())?.context("the cluster has no kubeconfig")?;
     let old = read(file)?.unwrap_or_else(|| json!({ "apiVersion": "v1", "kind": "Config" }));
     let directory = data.path().display().to_string();
@@ -30,7 +83,7 @@ pub(crate) fn merge(file: &Path, data: &DataDir) -> Result<String> {
 }
 
 /// Takes this cluster's entries out of `file`. No error if there are none.
-pub(crate) fn remove(file: &Path, data: &DataDir) -> Result<()> {
+fn remove(file: &Path, data: &DataDir) -> Result<()> {
     let Some(old) = read(file)? else { return Ok(()) };
     let new = without(old.clone(), &data.path().display().to_string());
     if new == old { Ok(()) } else { write(file, &new) }

@@ -3,8 +3,10 @@
 use crate::cli;
 use crate::cluster::{self, Cluster, Parts};
 use crate::data_dir::{ClusterConfig, DataDir};
-use crate::{kubeconfig, preflight};
+use crate::kubeconfig::UserFile;
+use crate::preflight;
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sagong_kubelet::SimulatedNodes;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
@@ -72,6 +74,7 @@ pub(crate) async fn attached(options: cli::Up) -> Result<()> {
         // Away from the terminal: its end must not be ours.
         let _ = nix::unistd::setsid();
     }
+    raise_file_limit();
     let result = run(&options).await;
     if options.background
         && let Err(error) = &result
@@ -146,6 +149,14 @@ fn simulated_nodes(options: &cli::Up) -> Result<Option<SimulatedNodes>> {
     }))
 }
 
+/// Connections, watches and containers each take file descriptors; the usual soft limit of 1024 is for `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+}
+
 /// The networks are written into every object there is: they cannot change under it.
 fn check_unchanged(data: &DataDir, config: &ClusterConfig) -> Result<()> {
     let Some(old) = data.config()? else { return Ok(()) };
@@ -174,14 +185,15 @@ fn say_ready(options: &cli::Up, data: &DataDir, cluster: &Cluster) {
         cluster.since_start().as_secs_f64()
     )];
     let own = format!("export KUBECONFIG={}", data.kubeconfig().display());
-    let file = kubeconfig::user_file().filter(|_| !options.no_kubeconfig);
-    let next = match file.map(|file| (kubeconfig::merge(&file, data), file)) {
+    let file = UserFile::find().filter(|_| !options.no_kubeconfig);
+    let next = match file.map(|file| (file.add(data), file)) {
         Some((Ok(context), file)) => {
-            lines.push(format!("kubectl's current context is now \"{context}\" ({}).", file.display()));
+            let path = file.path().display();
+            lines.push(format!("kubectl's current context is now \"{context}\" ({path})."));
             None
         }
         Some((Err(error), file)) => {
-            lines.push(format!("Could not add a context to {}: {error:#}", file.display()));
+            lines.push(format!("Could not add a context to {}: {error:#}", file.path().display()));
             Some(own)
         }
         None => Some(own),

@@ -195,8 +195,10 @@ impl Stage {
             Ok(_) => 80,
             Err(_) => free_port()?,
         };
-        let deployment: Deployment =
+        // Through a tree: reading YAML straight into the type would put another decoder of all its parts into the binary.
+        let manifest: serde_json::Value =
             serde_saphyr::from_str(include_str!("../../../examples/kubia/kubia-deployment-v1.yaml"))?;
+        let deployment: Deployment = serde_json::from_value(manifest)?;
         let service: Service = serde_json::from_value(json!({
             "metadata": { "name": "kubia" },
             "spec": { "type": "LoadBalancer", "selector": { "app": "kubia" }, "ports": [{ "port": port, "targetPort": 8080 }] },

@@ -34,7 +34,8 @@ impl Path {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        // The object itself: upstream prints an empty index.
+        f.write_str(if self.0.is_empty() { "[]" } else { &self.0 })
     }
 }
 

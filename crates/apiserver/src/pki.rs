@@ -219,6 +219,8 @@ fn params(
     }
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
+    // Python 3.13 and others with strict verification refuse a leaf that does not name its issuer's key.
+    params.use_authority_key_identifier_extension = true;
     // A day early, for clients whose clock is behind.
     params.not_before = (now - DAY).into();
     params.not_after = (now + life).into();

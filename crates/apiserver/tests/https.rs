@@ -119,3 +119,30 @@ fn certificates_are_kept_and_made_anew_when_names_change() {
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
 }
+
+#[test]
+fn certificates_name_the_key_that_signed_them_as_strict_clients_ask() {
+    use x509_parser::{extensions::ParsedExtension, pem::parse_x509_pem};
+    let dir = tempfile::TempDir::new().unwrap();
+    sagong_apiserver::pki::Pki::open(dir.path(), &[], &[]).unwrap();
+    let key_ids = |name: &str| {
+        let pem = std::fs::read(dir.path().join("pki").join(name)).unwrap();
+        let (_, pem) = parse_x509_pem(&pem).unwrap();
+        let (mut own, mut issuer) = (None, None);
+        for extension in pem.parse_x509().unwrap().extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => own = Some(id.0.to_vec()),
+                ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    issuer = id.key_identifier.as_ref().map(|id| id.0.to_vec());
+                }
+                _ => {}
+            }
+        }
+        (own, issuer)
+    };
+    let (authority, _) = key_ids("ca.crt");
+    assert!(authority.is_some());
+    for leaf in ["apiserver.crt", "admin.crt"] {
+        assert_eq!(key_ids(leaf).1, authority, "{leaf}");
+    }
+}

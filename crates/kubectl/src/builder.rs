@@ -196,7 +196,7 @@ impl Builder {
         if self.files_only {
             return fail("must specify one of -f and -k");
         }
-        Err(Failure::Message(MISSING.into()))
+        Err(missing())
     }
 
     async fn by_paths(&self, context: &Context, targets: &Targets) -> Outcome<Found> {
@@ -440,6 +440,11 @@ impl Builder {
         found.infos.push(info);
         Ok(())
     }
+}
+
+/// Nothing says what is meant.
+pub(crate) fn missing() -> Failure {
+    Failure::Message(MISSING.into())
 }
 
 const MISSING: &str = "You must provide one or more resources by argument or filename.

@@ -122,7 +122,7 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
     let parsed = match flags::parse(&sets, &rest) {
         Ok(parsed) => parsed,
         Err(Failure::Exit(flags::HELP)) => {
-            help(command, &path);
+            help(command, &path, false);
             return Ok(());
         }
         Err(Failure::Message(text)) => {
@@ -136,10 +136,15 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
     }
     match command.run {
         Some(run) => run(&context).await,
-        None => {
-            help(command, &path);
+        None if command.name == ROOT.name => {
+            help(command, &path, false);
             Ok(())
         }
+        None if context.flags.args.is_empty() => {
+            help(command, &path, true);
+            Err(Failure::Exit(1))
+        }
+        None => Err(context.usage(&format!("unknown command {}", quote(&context.flags.args.join(" "))))),
     }
 }
 
@@ -233,14 +238,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Shows the help of a command by its name.
-fn help_of(name: &str, path: &str) {
-    if let Some(command) = COMMANDS.iter().find(|command| command.name == name) {
-        help(command, path);
-    }
-}
-
-fn help(command: &Command, path: &str) {
+fn help(command: &Command, path: &str, complain: bool) {
     let mut text = format!("{}\n", command.about);
     if !command.commands.is_empty() {
         text.push_str("\nAvailable Commands:\n");
@@ -259,5 +257,9 @@ fn help(command: &Command, path: &str) {
     }
     let what = if command.commands.is_empty() { "[flags] [options]" } else { "[command]" };
     text.push_str(&format!("\nUsage:\n  {path} {what}\n\nUse \"{} options\" for a list of global command-line options (applies to all commands).\n", path.split(' ').next().unwrap_or("kubectl")));
-    crate::context::out(&text);
+    if complain {
+        eprint!("{text}");
+    } else {
+        crate::context::out(&text);
+    }
 }

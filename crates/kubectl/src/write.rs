@@ -125,12 +125,30 @@ pub(crate) async fn patch(
     query: &[(&str, String)],
     subresource: &str,
 ) -> Outcome<Value> {
+    patch_bytes(context, info, kind, body.to_string().into_bytes(), query, subresource).await
+}
+
+/// The same for a patch that was not parsed.
+///
+/// # Errors
+/// The server refuses.
+pub(crate) async fn patch_bytes(
+    context: &Context,
+    info: &Info,
+    kind: &str,
+    body: Vec<u8>,
+    query: &[(&str, String)],
+    subresource: &str,
+) -> Outcome<Value> {
     let query = borrowed(query);
     let mut path = info.path();
     if !subresource.is_empty() {
         path = format!("{path}/{subresource}");
     }
-    context.client().await?.call(Method::PATCH, &path, &query, Some((kind, body))).await
+    let client = context.client().await?;
+    let bytes = client.bytes(Method::PATCH, &path, &query, Some((kind, body)), crate::client::JSON).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::Message(format!("the server's answer is no JSON: {error}")))
 }
 
 fn borrowed<'a>(query: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {

@@ -3,7 +3,9 @@
 
 use crate::choices::splitmix;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition, Service};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, PodCondition, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use sagong_api::error::ApiError;
 use sagong_api::field::Path;
@@ -290,7 +292,6 @@ pub(crate) fn whole_seconds(time: Timestamp) -> Timestamp {
 
 /// The times in statuses that controllers and kubelets write.
 fn whole_seconds_in(object: &mut dyn Object) {
-    use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
     let cut = |time: &mut Option<Time>| {
         if let Some(time) = time {
             time.0 = whole_seconds(time.0);
@@ -312,13 +313,17 @@ fn whole_seconds_in(object: &mut dyn Object) {
     }
 }
 
+/// Whether a write changes nothing; both have the same resource version.
 fn same(a: &dyn Object, b: &dyn Object) -> bool {
-    let plain = |object: &dyn Object| {
-        let mut object = object.boxed_clone();
-        object.metadata_mut().resource_version = None;
-        object.encode()
-    };
-    plain(a) == plain(b)
+    fn typed<K: PartialEq + 'static>(a: &dyn Object, b: &dyn Object) -> Option<bool> {
+        Some(a.as_any().downcast_ref::<K>()? == b.as_any().downcast_ref::<K>()?)
+    }
+    typed::<Pod>(a, b)
+        .or_else(|| typed::<ReplicaSet>(a, b))
+        .or_else(|| typed::<Deployment>(a, b))
+        .or_else(|| typed::<EndpointSlice>(a, b))
+        .or_else(|| typed::<Endpoints>(a, b))
+        .unwrap_or_else(|| a.encode() == b.encode())
 }
 
 /// Services get their address from the API server.

@@ -11,13 +11,14 @@ use std::str::FromStr;
 pub struct Choices {
     source: Source,
     made: Vec<u32>,
+    /// Everything is harmless for now, and not worth recording.
+    hushed: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
     Seed(u64),
     Record(Vec<u32>),
-    Zeros,
 }
 
 /// The decisions of a run, in order. Its text form is short: `3 0x45 7` is a 3, 45 zeros and a 7.
@@ -27,24 +28,27 @@ pub struct Record(pub Vec<u32>);
 impl Choices {
     /// Decisions that follow from `seed`.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            source: Source::Seed(seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1)),
-            made: Vec::new(),
-        }
+        Self::from(Source::Seed(seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1)))
     }
 
     /// Decisions made before.
     pub fn replayed(record: Record) -> Self {
-        Self { source: Source::Record(record.0), made: Vec::new() }
+        Self::from(Source::Record(record.0))
+    }
+
+    fn from(source: Source) -> Self {
+        Self { source, made: Vec::new(), hushed: false }
     }
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
+        if self.hushed {
+            return 0;
+        }
         let bound = u32::try_from(bound).unwrap_or(u32::MAX).max(1);
         let choice = match &mut self.source {
             Source::Seed(state) => u32::try_from((splitmix(state) >> 33) % u64::from(bound)).unwrap_or(0),
             Source::Record(record) => record.get(self.made.len()).map_or(0, |choice| choice % bound),
-            Source::Zeros => 0,
         };
         self.made.push(choice);
         choice as usize
@@ -60,9 +64,9 @@ impl Choices {
         from[self.below(from.len())]
     }
 
-    /// From now on only harmless choices.
-    pub fn calm_down(&mut self) {
-        self.source = Source::Zeros;
+    /// Only harmless choices while this is true.
+    pub fn hush(&mut self, hushed: bool) {
+        self.hushed = hushed;
     }
 
     /// What was decided so far, without the zeros at its end.

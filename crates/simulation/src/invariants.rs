@@ -62,6 +62,8 @@ pub(crate) struct Judge {
     deployments: BTreeMap<String, Watched>,
     /// When objects began to be deleted.
     dead: BTreeMap<String, usize>,
+    /// When the user changed the labels of objects last.
+    relabelled: BTreeMap<String, usize>,
     /// Two leaders, or somebody deletes pods by hand: less can be promised.
     pub(crate) two_leaders: bool,
     pub(crate) pods_misbehave: bool,
@@ -83,11 +85,11 @@ impl Judge {
         match change.plural {
             "deployments" => self.deployment(change, ground),
             "replicasets" => {
-                ownership::<ReplicaSet>(change, ground, &self.dead)?;
+                self.ownership(change, ground)?;
                 self.replica_set(change, ground)?;
             }
             "pods" => {
-                ownership::<Pod>(change, ground, &self.dead)?;
+                self.ownership(change, ground)?;
                 self.pod(change, ground)?;
             }
             _ => {}
@@ -101,6 +103,12 @@ impl Judge {
     fn note_deaths(&mut self, change: &Change, ground: &Ground) {
         let meta = change.new.as_ref().or(change.old.as_ref()).map(|object| object.metadata());
         let Some(meta) = meta else { return };
+        let labels = |object: &crate::api::Stored| object.metadata().labels.clone();
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && labels(old) != labels(new)
+        {
+            self.relabelled.insert(meta.uid.clone().unwrap_or_default(), ground.step);
+        }
         if change.new.is_none() || meta.deletion_timestamp.is_some() {
             self.dead.entry(meta.uid.clone().unwrap_or_default()).or_insert(ground.step);
         }
@@ -258,6 +266,49 @@ impl Judge {
         Ok(())
     }
 
+    /// Adoption and release are by selector and controller reference, and nothing foreign is touched.
+    fn ownership(&self, change: &Change, ground: &Ground) -> Verdict {
+        // What happened after the controller looked does not count against it.
+        let is_old_news = |happened: Option<&usize>| happened.is_none_or(|step| *step < ground.acting_since);
+        if ground.actor != Actor::Controllers && ground.actor != Actor::Collector {
+            return Ok(());
+        }
+        let Some(old) = change.old.as_ref().map(|object| object.metadata()) else { return Ok(()) };
+        let name = || old.name.clone().unwrap_or_default();
+        if old.name.as_deref().is_some_and(|name| name.starts_with(FOREIGN)) {
+            return Err(Violation::new("foreign objects are left alone", name()));
+        }
+        let Some(new) = change.new.as_ref().map(|object| object.metadata()) else { return Ok(()) };
+        match (controller_of(old), controller_of(new)) {
+            (Some(before), Some(after)) if before.uid != after.uid => {
+                Err(Violation::new("nothing is adopted from another controller", name()))
+            }
+            (None, Some(owner)) => {
+                let matches = selector_of(ground, &owner.uid).is_none_or(|selector| selector.matches(new));
+                if !matches && is_old_news(self.relabelled.get(new.uid.as_deref().unwrap_or_default())) {
+                    return Err(Violation::new("only what matches is adopted", name()));
+                }
+                // It may have died after it was asked, but not before anybody began to think of adoption.
+                match self.dead.get(&owner.uid) {
+                    Some(step) if *step < ground.acting_since => Err(Violation::new(
+                        "nothing is adopted for the dead",
+                        format!("{} by {}", name(), owner.name),
+                    )),
+                    _ => Ok(()),
+                }
+            }
+            (Some(owner), None) if ground.actor == Actor::Controllers => {
+                let matches = selector_of(ground, &owner.uid).is_some_and(|selector| selector.matches(new));
+                let is_news = !is_old_news(self.relabelled.get(new.uid.as_deref().unwrap_or_default()));
+                if matches && !is_news && !self.dead.contains_key(&owner.uid) {
+                    return Err(Violation::new("only what does not match is released", name()));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Older specs do not count any more once everybody has reported to have seen the newest.
     fn forget_what_all_have_seen(&mut self, ground: &Ground) {
         for deployment in ground.api.list::<Deployment>() {
@@ -287,49 +338,6 @@ impl Watched {
 
     fn most(&self) -> i32 {
         self.views.values().map(|view| view.limits.most()).max().unwrap_or(0)
-    }
-}
-
-/// Adoption and release are by selector and controller reference, and nothing foreign is touched.
-fn ownership<K: sagong_api::kind::TypedObject>(
-    change: &Change,
-    ground: &Ground,
-    dead: &BTreeMap<String, usize>,
-) -> Verdict {
-    if ground.actor != Actor::Controllers && ground.actor != Actor::Collector {
-        return Ok(());
-    }
-    let Some(old) = change.old.as_ref().map(|object| object.metadata()) else { return Ok(()) };
-    let name = || old.name.clone().unwrap_or_default();
-    if old.name.as_deref().is_some_and(|name| name.starts_with(FOREIGN)) {
-        return Err(Violation::new("foreign objects are left alone", name()));
-    }
-    let Some(new) = change.new.as_ref().map(|object| object.metadata()) else { return Ok(()) };
-    match (controller_of(old), controller_of(new)) {
-        (Some(before), Some(after)) if before.uid != after.uid => {
-            Err(Violation::new("nothing is adopted from another controller", name()))
-        }
-        (None, Some(owner)) => {
-            if selector_of(ground, &owner.uid).is_some_and(|selector| !selector.matches(new)) {
-                return Err(Violation::new("only what matches is adopted", name()));
-            }
-            // It may have died after it was asked, but not before anybody began to think of adoption.
-            match dead.get(&owner.uid) {
-                Some(step) if *step < ground.acting_since => Err(Violation::new(
-                    "nothing is adopted for the dead",
-                    format!("{} by {}", name(), owner.name),
-                )),
-                _ => Ok(()),
-            }
-        }
-        (Some(owner), None) if ground.actor == Actor::Controllers => {
-            let matches = selector_of(ground, &owner.uid).is_some_and(|selector| selector.matches(new));
-            if matches && !dead.contains_key(&owner.uid) {
-                return Err(Violation::new("only what does not match is released", name()));
-            }
-            Ok(())
-        }
-        _ => Ok(()),
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) const FOREIGN: &str = "foreign";
 pub(crate) struct Scenario {
     pub(crate) nodes: u8,
     pub(crate) deployment: Value,
+    /// All is up and quiet before anything goes wrong.
+    pub(crate) begins_settled: bool,
     /// Steps with faults and a busy user.
     pub(crate) steps: usize,
     /// The user does something once in so many steps.
@@ -58,7 +60,8 @@ impl Scenario {
         Self {
             nodes: u8::try_from(1 + choices.below(3)).unwrap_or(1),
             deployment,
-            steps: 150 + 100 * choices.below(5),
+            begins_settled: choices.below(3) < 2,
+            steps: 100 + 100 * choices.below(4),
             user: choices.pick(&[60, 30, 15]),
         }
     }

@@ -103,7 +103,13 @@ impl World {
     /// Lives through the whole run.
     pub(crate) fn run(&mut self) -> Result<(), Violation> {
         self.judge.judge(&mut self.ground)?;
-        while self.ground.step < self.scenario.steps {
+        if self.scenario.begins_settled {
+            self.ground.choices.hush(true);
+            self.settle()?;
+            self.ground.choices.hush(false);
+        }
+        let end = self.ground.step + self.scenario.steps;
+        while self.ground.step < end {
             self.trouble();
             if self.ground.choices.once_in(self.scenario.user) {
                 self.ground.actor = Actor::User;
@@ -115,18 +121,21 @@ impl World {
             }
         }
         self.calm_down()?;
+        self.settle()?;
+        convergence::check(&self.ground)
+    }
+
+    /// Goes on until nobody has anything to do any more.
+    fn settle(&mut self) -> Result<(), Violation> {
         let end = self.ground.step + ENOUGH;
-        loop {
-            let is_over = !self.step()? && !self.pass_time();
-            if is_over {
-                return convergence::check(&self.ground);
-            }
+        while self.step()? || self.pass_time() {
             if self.ground.step > end {
                 let requests = self.ground.requests;
                 let detail = format!("still busy after {ENOUGH} steps, {requests} requests");
                 return Err(Violation::new("nothing is written any more in the end", detail));
             }
         }
+        Ok(())
     }
 
     /// One thing is done by somebody. False if nobody has anything to do now.
@@ -260,7 +269,7 @@ impl World {
         self.ground.faults.stop();
         self.ground.troubled = false;
         self.ground.say(|| "all is well again".into());
-        self.ground.choices.calm_down();
+        self.ground.choices.hush(true);
         self.release_watches();
         if self.abdication.take().is_some() {
             self.managers.remove(0);

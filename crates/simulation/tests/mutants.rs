@@ -20,7 +20,7 @@ const SEEDS: u64 = 600;
 #[case(Mutant::RecreateOverlaps, "Recreate never overlaps")]
 #[case(Mutant::AdoptsForeignPods, "foreign objects are left alone")]
 #[case(Mutant::AdoptsForTheDead, "nothing is adopted for the dead")]
-#[case(Mutant::NeverReleases, "every history converges")]
+#[case(Mutant::NeverReleases, "no more pods than replicas and maxSurge")]
 #[case(Mutant::RetriesLostCreates, "no more pods than replicas and maxSurge")]
 #[case(Mutant::IgnoresPause, "a paused Deployment changes no template")]
 #[case(Mutant::WritesStatusEveryTime, "nothing is written any more in the end")]

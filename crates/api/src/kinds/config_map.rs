@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn more_than_a_mebibyte_is_too_long() {
         let errors = ConfigMapKind.validate_create(&with("a", &"x".repeat(DATA_MAX + 1)));
-        assert_eq!(errors[0].message, "Too long: may not be more than 1048576 bytes");
+        assert_eq!(errors[0].to_string(), "[]: Too long: may not be more than 1048576 bytes");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::name::NameRule;
 use crate::pod::print::labels;
 use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Service, ServiceStatus};
+use k8s_openapi::api::core::v1::{Service, ServiceStatus, LoadBalancerStatus};
 use serde_json::{Value, json};
 
 /// What is particular to `Service`.
@@ -53,7 +53,9 @@ impl Kind for ServiceKind {
     }
 
     fn prepare_create(&self, service: &mut Service) {
-        service.status = Some(ServiceStatus::default());
+        // The balancer's part is always there upstream: clients read its `ingress` without asking.
+        let load_balancer = Some(LoadBalancerStatus::default());
+        service.status = Some(ServiceStatus { load_balancer, ..ServiceStatus::default() });
         defaults::default_families(service);
     }
 

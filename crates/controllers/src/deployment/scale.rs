@@ -1,7 +1,7 @@
 //! Scaling a Deployment, also in the middle of a rollout or while it is paused: every ReplicaSet keeps its share.
 
 use super::rolling_update::{self, Limits};
-use super::snapshot::{Roles, Set, wanted};
+use super::snapshot::{Roles, Set, total_size, wanted};
 use k8s_openapi::api::apps::v1::Deployment;
 use std::cmp::Reverse;
 
@@ -15,6 +15,13 @@ pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 pub fn is_needed(deployment: &Deployment, roles: &Roles) -> bool {
     let wanted = wanted(deployment);
     active(roles.all()).any(|set| desired(set).is_some_and(|desired| desired != wanted))
+}
+
+/// Whether scaling now exceeds no limit: it adds no pods, or no ReplicaSet has any left that it is to delete. What was told
+/// to go away still takes room until it is gone (upstream does not wait for that).
+pub fn has_room(deployment: &Deployment, roles: &Roles) -> bool {
+    let is_settled = |set: &Set| set.pods_at_most() == Some(set.size());
+    total_size(roles.all()) >= Limits::of(deployment).most() || roles.all().all(is_settled)
 }
 
 /// Sets the size, and with it the annotations that record for which Deployment size that was. Changes nothing that
@@ -229,6 +236,22 @@ mod tests {
         let mut roles = roles(&[0, 10], true, 10, 10, 10);
         roles.old = self::roles(&[0], false, 4, 4, 0).old;
         assert!(!is_needed(&deployment(10, 0), &roles));
+    }
+
+    #[rstest]
+    #[case::adds_pods_and_all_is_settled(15, json!({"replicas": 5, "observedGeneration": 2}), true)]
+    #[case::adds_pods_and_some_are_still_to_go(15, json!({"replicas": 7, "observedGeneration": 2}), false)]
+    #[case::adds_pods_and_nothing_is_known(15, json!({"replicas": 5, "observedGeneration": 1}), false)]
+    #[case::adds_none(5, json!({"replicas": 7, "observedGeneration": 2}), true)]
+    fn pods_that_are_still_to_go_take_room(
+        #[case] replicas: i32,
+        #[case] status: serde_json::Value,
+        #[case] expected: bool,
+    ) {
+        let value = json!({"metadata": {"name": "a", "generation": 2}, "spec": {"replicas": 5, "selector": {}},
+            "status": status});
+        let old = Set::existing(Arc::new(serde_json::from_value(value).unwrap()));
+        assert_eq!(has_room(&deployment(replicas, 0), &Roles { new: None, old: vec![old] }), expected);
     }
 
     #[test]

@@ -173,6 +173,12 @@ async fn server_side(context: &Context, info: &mut Info, teller: &Teller) -> Out
     write::patch(context, info, "application/apply-patch+yaml", &info.object, &query, "")
         .await
         .map(|object| (object, "serverside-applied"))
+        .map_err(|error| match error.reason() {
+            "UnsupportedMediaType" => {
+                Failure::Message(format!("Server-side apply not available on the server: ({})", error.text()))
+            }
+            _ => error,
+        })
 }
 
 /// The flags of `apply view-last-applied`.

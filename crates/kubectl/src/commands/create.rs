@@ -39,9 +39,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return Err(context.usage(&format!("Unexpected args: [{}]", flags.args.join(" "))));
     }
     if flags.list("filename").is_empty() && !flags.given("kustomize") {
-        context.err("Error: must specify one of -f and -k\n\n");
-        super::help_of("create", &context.command);
-        return Err(Failure::Exit(1));
+        return fail("must specify one of -f and -k");
     }
     let teller = Teller::from_flags(context)?;
     let mut builder = Builder::new(context, &[]);
@@ -84,7 +82,13 @@ pub(crate) async fn generated(context: &Context, object: Value, what: &str) -> O
     let (namespace, explicit) = context.namespace().await?;
     let mut object = object;
     let (version, kind) = (crate::object::text(&object, "/apiVersion"), crate::object::text(&object, "/kind"));
-    let mapping = context.mapper.kind(context.client().await?, version, kind).await?;
+    let known = context.mapper.kind(context.client().await?, version, kind).await;
+    let mapping = known.map_err(|error| match error {
+        Failure::Message(_) => Failure::Status(Box::new(json!({
+            "kind": "Status", "reason": "NotFound", "message": "the server could not find the requested resource"
+        }))),
+        other => other,
+    })?;
     let name = crate::object::name(&object).to_owned();
     let namespaced = mapping.namespaced;
     if namespaced && (explicit || teller.dry_run != DryRun::Client) {
@@ -423,7 +427,7 @@ async fn service(context: &Context, kind: &str) -> Outcome {
 fn parse_port(spec: &str) -> Outcome<(i64, Value)> {
     let (port, target) = spec.split_once(':').unwrap_or((spec, spec));
     let Ok(number) = port.parse::<i64>() else {
-        return fail(format!("strconv.Atoi: parsing {}: invalid syntax", quote(port)));
+        return fail(format!("strconv.ParseUint: parsing {}: invalid syntax", quote(port)));
     };
     if !(0..=65535).contains(&number) {
         return fail("must be between 0 and 65535, inclusive");
@@ -462,11 +466,11 @@ pub(crate) const RUN_FLAGS: [&[Flag]; 3] = [
 /// As all generators.
 pub(crate) async fn run_pod(context: &Context) -> Outcome {
     let flags = &context.flags;
-    let Some(name) = flags.args.first() else { return fail("NAME is required for run") };
     let image = flags.text("image");
     if image.is_empty() {
-        return fail("--image is required");
+        return Err(Failure::Verbatim("error: required flag(s) \"image\" not set".into()));
     }
+    let Some(name) = flags.args.first() else { return Err(context.usage("NAME is required for run")) };
     if image.contains(' ') || image.chars().any(char::is_uppercase) && !image.contains(['/', ':']) {
         return fail(format!("invalid image name {}: invalid reference format", quote(image)));
     }
@@ -481,7 +485,7 @@ pub(crate) async fn run_pod(context: &Context) -> Outcome {
     }
     let restart = flags.text("restart");
     if !matches!(restart, "Always" | "OnFailure" | "Never") {
-        return fail(format!("invalid restart policy: {restart}, valid values are: Always, OnFailure, Never"));
+        return Err(context.usage(&format!("invalid restart policy: {restart}")));
     }
     let labels = match flags.text("labels") {
         "" => json!({"run": name}),
@@ -510,7 +514,7 @@ pub(crate) async fn run_pod(context: &Context) -> Outcome {
     let policy = flags.text("image-pull-policy");
     if !policy.is_empty() {
         if !matches!(policy, "Always" | "IfNotPresent" | "Never") {
-            return fail(format!("invalid image pull policy: {policy}, valid values are: Always, IfNotPresent, Never"));
+            return Err(context.usage(&format!("invalid image pull policy: {policy}")));
         }
         container["imagePullPolicy"] = policy.into();
     }
@@ -539,7 +543,6 @@ pub(crate) async fn run_pod(context: &Context) -> Outcome {
             .map_err(|error| Failure::Message(format!("Invalid JSON Patch: {error}")))?;
     }
     write::record(context, &mut object);
-    generated(context, object, "").await?;
     if flags.on("expose") {
         let port: i64 = port.parse().unwrap_or(0);
         let service = json!({
@@ -547,10 +550,11 @@ pub(crate) async fn run_pod(context: &Context) -> Outcome {
             "spec": {"ports": [{"port": port, "protocol": "TCP", "targetPort": port}], "selector": labels},
             "status": {"loadBalancer": {}},
         });
-        if context.flags.text("output") == "yaml" {
+        let teller = Teller::from_flags(context)?;
+        generated(context, service, "").await?;
+        if matches!(teller.format, crate::printers::Format::Yaml) {
             out("---\n");
         }
-        generated(context, service, "").await?;
     }
-    Ok(())
+    generated(context, object, "").await
 }

@@ -65,7 +65,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return fail(format!("unexpected -o output mode: {output}. We only support '-o name'"));
     }
     if flags.on("all") && !flags.text("selector").is_empty() {
-        return fail("cannot set --all and --selector at the same time");
+        return fail("setting 'all' parameter but found a non empty selector. ");
     }
     if flags.on("all") && !flags.text("field-selector").is_empty() {
         return fail("cannot set --all and --field-selector at the same time");
@@ -80,7 +80,6 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         other => return fail(format!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"")),
     };
     let mut builder = Builder::new(context, &flags.args);
-    let by_files = !builder.filenames.is_empty();
     builder.latest = false;
     builder.fetch = false;
     let found = builder.run(context).await?;
@@ -93,7 +92,6 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if forced && dry_run == DryRun::No && !found.infos.is_empty() {
         context.err("Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely.\n");
     }
-    let _ = by_files;
     if flags.on("interactive") && !confirmed(&found.infos) {
         out("deletion is cancelled\n");
         return Ok(());
@@ -103,13 +101,13 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let mut deleted: Vec<(Info, Value)> = Vec::new();
     let mut told = 0;
     for info in found.infos {
+        told += 1;
         if !info.mapping.namespaced && explicit && !warned {
             context.err("Warning: deleting cluster-scoped resources, not scoped to the provided namespace\n");
             warned = true;
         }
         match one(context, &info, grace, policy, dry_run).await {
             Ok(answer) => {
-                told += 1;
                 tell(&info, output, forced, dry_run);
                 deleted.push((info, answer));
             }

@@ -56,7 +56,8 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     let flags = &context.flags;
     let object = &info.object;
     if !matches!(info.mapping.kind.as_str(), "Pod" | "Service" | "ReplicationController" | "Deployment" | "ReplicaSet") {
-        return fail(format!("cannot expose a {}", info.mapping.named()));
+        let group = if info.mapping.group.is_empty() { String::new() } else { format!(".{}", info.mapping.group) };
+        return fail(format!("cannot expose a {}{group}", info.mapping.kind));
     }
     let selector = match flags.text("selector") {
         "" => selector_of(object)?,

@@ -53,10 +53,13 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             Failure::Message(format!("unable to read patch file: open {file}: {}", crate::failure::io_text(&error)))
         })?
     };
-    let patch = match serde_json::from_str(&text) {
-        Ok(patch) => patch,
-        Err(_) => crate::manifest::parse(&text)
-            .map_err(|error| Failure::Message(format!("unable to parse {}: yaml: {error}", quote(&text))))?,
+    // What looks like JSON is for the server to read.
+    let patch = if text.trim_start().starts_with('{') {
+        text.clone().into_bytes()
+    } else {
+        let parsed = crate::manifest::parse(&text)
+            .map_err(|error| Failure::Message(format!("unable to parse {}: yaml: {error}", quote(&text))))?;
+        crate::printers::json::compact(&parsed).into_bytes()
     };
     let mut builder = Builder::new(context, &flags.args);
     let subresource = std::mem::take(&mut builder.subresource);
@@ -73,7 +76,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             continue;
         }
         let query = teller.query(flags.text("field-manager"));
-        match write::patch(context, &info, kind, &patch, &query, &subresource).await {
+        match write::patch_bytes(context, &info, kind, patch.clone(), &query, &subresource).await {
             Ok(mut object) => {
                 let changed = object != info.object || !subresource.is_empty();
                 if let Some(cause) = write::cause(context).filter(|_| changed) {
@@ -96,18 +99,17 @@ fn locally(
     mapping: &crate::mapping::Mapping,
     object: &serde_json::Value,
     kind: &str,
-    patch: &serde_json::Value,
+    body: &[u8],
 ) -> Outcome<serde_json::Value> {
     use sagong_api::patch as api;
-    let body = patch.to_string().into_bytes();
     let known = sagong_api::kinds::registry().iter().map(|k| k.identity()).find(|i| i.kind == mapping.kind && i.api_version() == mapping.api_version());
     let result = match (kind, known) {
-        (JSON_PATCH, _) => api::json(object, &body),
-        (STRATEGIC, Some(identity)) => api::strategic(&identity, object, &body),
+        (JSON_PATCH, _) => api::json(object, body),
+        (STRATEGIC, Some(identity)) => api::strategic(&identity, object, body),
         (STRATEGIC, None) => {
             return fail(format!("strategic merge patch is not supported for {} locally, try --type merge", mapping.kind));
         }
-        _ => api::merge(object, &body),
+        _ => api::merge(object, body),
     };
     result.map_err(|error| Failure::Message(error.to_string()))
 }

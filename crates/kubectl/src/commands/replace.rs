@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return fail("--timeout must have --force specified");
     }
     if flags.list("filename").is_empty() {
-        return Err(context.usage("Must specify --filename to replace"));
+        return fail("must specify one of -f and -k");
     }
     let teller = Teller::from_flags(context)?;
     if force && teller.dry_run != DryRun::No {

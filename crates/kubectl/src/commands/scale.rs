@@ -33,6 +33,9 @@ pub(crate) const FLAGS: [&[Flag]; 3] = [
 /// What the command line or the server is to blame for.
 pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
+    if !flags.given("replicas") {
+        return Err(Failure::Verbatim("error: required flag(s) \"replicas\" not set".into()));
+    }
     let count = flags.number("replicas");
     if count < 0 {
         return fail("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0");
@@ -62,8 +65,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             Err(error) => failures.push(error),
         }
     }
-    if !any && failures.is_empty() {
-        return fail("no objects passed to scale");
+    if !any {
+        let why = failures.first().map_or("<nil>".to_owned(), |_| Failure::Many(failures.clone()).text());
+        return fail(format!("no objects passed to scale {why}"));
     }
     Failure::aggregate(failures)
 }

@@ -118,6 +118,9 @@ pub(crate) async fn image(context: &Context) -> Outcome {
         error("cannot set --all and --selector at the same time");
     }
     if resources.is_empty() && flags.list("filename").is_empty() {
+        return Err(builder::missing());
+    }
+    if resources.is_empty() && flags.list("filename").is_empty() {
         error("one or more resources must be specified as <resource> <name> or <resource>/<name>");
     }
     if images.is_empty() {
@@ -233,13 +236,15 @@ pub(crate) async fn env(context: &Context) -> Outcome {
     }
     let from = from_object(context).await?;
     if changes.is_empty() && from.is_empty() {
-        return fail("at least one environment variable must be provided");
+        return Ok(());
     }
     let overwrite = flags.on("overwrite");
-    pod_specs(context, &resources, "env updated", &|spec, _| {
+    pod_specs(context, &resources, "env updated", &|spec, info| {
         for container in spec["containers"].as_array_mut().into_iter().flatten() {
             if wild(&wanted, container["name"].as_str().unwrap_or_default()) {
-                change_env(container, &changes, &from, overwrite)?;
+                change_env(container, &changes, &from, overwrite).map_err(|error| {
+                    Failure::Message(format!("{}/{} {}", info.mapping.plural, info.name, error.text()))
+                })?;
             }
         }
         Ok(())
@@ -288,7 +293,7 @@ async fn list_env(context: &Context, resources: &[String], wanted: &str) -> Outc
             if !wild(wanted, name) {
                 continue;
             }
-            out(&format!("# {} {}, container {name}\n", info.mapping.plural, info.name));
+            out(&format!("# {} {}, container {name}\n", info.mapping.kind, info.name));
             for entry in object::list(container, "/env") {
                 let name = object::text(entry, "/name");
                 if entry["valueFrom"].is_object() {

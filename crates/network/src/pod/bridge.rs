@@ -1,6 +1,6 @@
 //! The node's own end: link `sg-<instance>`, which holds the gateway address and the routes of the two CIDRs.
 //!
-//! Pods are not ports of this bridge (`docs/adr/0004-routed-pods.md` says why): it is where the gateway address
+//! Pods are not ports of this bridge (`docs/adr/0001-routed-pods.md` says why): it is where the gateway address
 //! lives whichever pods exist, and through it host processes find a route and a source address for service
 //! addresses even on a host without a default route.
 

@@ -52,6 +52,7 @@ fn a_load_balancer_gets_upstreams_defaults() {
             "allocateLoadBalancerNodePorts": true, "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
         })
     );
+    assert_eq!(tree["status"], json!({"loadBalancer": {}}));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::name::NameRule;
 use crate::pod::print::labels;
 use crate::table::{self, AGE, NAME, string, wide};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Service, ServiceStatus, LoadBalancerStatus};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service, ServiceStatus};
 use serde_json::{Value, json};
 
 /// What is particular to `Service`.

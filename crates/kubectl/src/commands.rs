@@ -1,15 +1,27 @@
 //! The commands: their names, their flags, and how a command line finds one.
 
+mod config;
 mod apply;
 mod create;
 mod delete;
+mod describe;
+mod edit;
+mod events;
+mod explain;
 mod expose;
 mod get;
 mod label;
+mod logs;
+mod misc;
 mod patch;
 mod replace;
+mod rolling_update;
+mod rollout;
 mod scale;
+mod server;
 mod set;
+mod wait;
+mod watch_rollout;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, quote};
@@ -88,6 +100,56 @@ const SET: &[Command] = &[
 const APPLY: &[Command] =
     &[inner!("view-last-applied", &[], "View the latest last-applied-configuration annotations of a resource/object", &apply::VIEW_FLAGS, apply::view)];
 
+const ROLLOUT: &[Command] = &[
+    inner!("history", &[], "View rollout history", &rollout::HISTORY_FLAGS, rollout::history),
+    inner!("pause", &[], "Mark the provided resource as paused", &rollout::FLAGS, rollout::pause),
+    inner!("restart", &[], "Restart a resource", &rollout::FLAGS, rollout::restart),
+    inner!("resume", &[], "Resume a paused resource", &rollout::FLAGS, rollout::resume),
+    inner!("status", &[], "Show the status of the rollout", &rollout::STATUS_FLAGS, rollout::status),
+    inner!("undo", &[], "Undo a previous rollout", &rollout::UNDO_FLAGS, rollout::undo),
+    inner!("watch", &[], "Watch one rollout, live", &watch_rollout::FLAGS, watch_rollout::run),
+];
+
+const AUTH: &[Command] = &[
+    inner!("can-i", &[], "Check whether an action is allowed", &server::CAN_I_FLAGS, server::can_i),
+    inner!("whoami", &[], "Check self subject attributes", &server::WHOAMI_FLAGS, server::whoami),
+];
+
+const CONFIG: &[Command] = &[
+    inner!("current-context", &[], "Display the current-context", &config::NONE, config::current_context),
+    inner!("delete-cluster", &[], "Delete the specified cluster from the kubeconfig", &config::NONE, config::delete_cluster),
+    inner!("delete-context", &[], "Delete the specified context from the kubeconfig", &config::NONE, config::delete_context),
+    inner!("delete-user", &[], "Delete the specified user from the kubeconfig", &config::NONE, config::delete_user),
+    inner!("get-clusters", &[], "Display clusters defined in the kubeconfig", &config::NONE, config::get_clusters),
+    inner!("get-contexts", &[], "Describe one or many contexts", &config::CONTEXTS_FLAGS, config::get_contexts),
+    inner!("get-users", &[], "Display users defined in the kubeconfig", &config::NONE, config::get_users),
+    inner!("rename-context", &[], "Rename a context from the kubeconfig file", &config::NONE, config::rename_context),
+    inner!("set", &[], "Set an individual value in a kubeconfig file", &config::NONE, config::set_property),
+    inner!("set-cluster", &[], "Set a cluster entry in kubeconfig", &config::SET_FLAGS, config::set_cluster),
+    inner!("set-context", &[], "Set a context entry in kubeconfig", &config::SET_CONTEXT_FLAGS, config::set_context),
+    inner!("set-credentials", &[], "Set a user entry in kubeconfig", &config::SET_FLAGS, config::set_credentials),
+    inner!("unset", &[], "Unset an individual value in a kubeconfig file", &config::NONE, config::set_property),
+    inner!("use-context", &["use"], "Set the current-context in a kubeconfig file", &config::NONE, config::use_context),
+    inner!("view", &[], "Display merged kubeconfig settings or a specified kubeconfig file", &config::VIEW_FLAGS, config::view),
+];
+
+const PLUGIN: &[Command] =
+    &[inner!("list", &[], "List all visible plugin executables on a user's PATH", &misc::NONE, misc::plugins)];
+
+const TOP: &[Command] = &[
+    inner!("node", &["nodes", "no"], "Display resource (CPU/memory) usage of nodes", &misc::NONE, misc::top),
+    inner!("pod", &["pods", "po"], "Display resource (CPU/memory) usage of pods", &misc::NONE, misc::top),
+];
+
+const STREAM_FLAGS: &[&[Flag]] = &[&[
+    crate::flags::short("container", 'c', flags::Takes::Text, "", "Which container"),
+    crate::flags::short("stdin", 'i', flags::Takes::Bool, "false", "Pass standard input"),
+    crate::flags::short("tty", 't', flags::Takes::Bool, "false", "With a terminal"),
+    crate::flags::short("quiet", 'q', flags::Takes::Bool, "false", "Say less"),
+    crate::flags::flag("address", flags::Takes::List, "[localhost]", "Addresses to listen on"),
+    crate::flags::flag("pod-running-timeout", flags::Takes::Span, "1m0s", "How long to wait for a pod"),
+]];
+
 const fn group(name: &'static str, about: &'static str, commands: &'static [Command]) -> Command {
     Command { name, aliases: &[], about, flags: &[], commands, run: None }
 }
@@ -96,19 +158,42 @@ const fn group(name: &'static str, about: &'static str, commands: &'static [Comm
 pub(crate) const COMMANDS: &[Command] = &[
     inner!("annotate", &[], "Update the annotations on a resource", &label::ANNOTATE_FLAGS, label::annotate),
     Command { commands: APPLY, ..command!("apply", "Apply a configuration to a resource by file name or stdin", apply) },
+    inner!("api-resources", &[], "Print the supported API resources on the server", &server::RESOURCES_FLAGS, server::resources),
+    inner!("api-versions", &[], "Print the supported API versions on the server, in the form of \"group/version\"", &server::NONE, server::versions),
+    inner!("attach", &[], "Attach to a running container", STREAM_FLAGS, misc::streams),
+    group("auth", "Inspect authorization", AUTH),
     inner!("autoscale", &[], "Auto-scale a deployment, replica set, stateful set, or replication controller", &scale::AUTOSCALE_FLAGS, scale::autoscale),
+    inner!("cluster-info", &["clusterinfo"], "Display cluster information", &server::NONE, server::cluster_info),
+    inner!("completion", &[], "Output shell completion code for the specified shell (bash, zsh, fish, or powershell)", &misc::NONE, misc::completion),
+    group("config", "Modify kubeconfig files", CONFIG),
     inner!("cordon", &[], "Mark node as unschedulable", &scale::CORDON_FLAGS, scale::cordon),
+    inner!("cp", &[], "Copy files and directories to and from containers", STREAM_FLAGS, misc::streams),
     Command { commands: CREATE, ..command!("create", "Create a resource from a file or from stdin", create) },
     command!("delete", "Delete resources by file names, stdin, resources and names, or by resources and label selector", delete),
+    command!("describe", "Show details of a specific resource or group of resources", describe),
+    inner!("diff", &[], "Diff the live version against a would-be applied version", &edit::DIFF_FLAGS, edit::diff),
+    command!("edit", "Edit a resource on the server", edit),
+    command!("events", "List events", events),
+    inner!("exec", &[], "Execute a command in a container", STREAM_FLAGS, misc::streams),
+    command!("explain", "Get documentation for a resource", explain),
     command!("expose", "Take a replication controller, service, deployment or pod and expose it as a new Kubernetes service", expose),
     command!("get", "Display one or many resources", get),
     command!("label", "Update the labels on a resource", label),
+    command!("logs", "Print the logs for a container in a pod", logs),
+    inner!("options", &[], "Print the list of flags inherited by all commands", &misc::NONE, misc::options),
     command!("patch", "Update fields of a resource", patch),
+    group("plugin", "Provides utilities for interacting with plugins", PLUGIN),
+    inner!("port-forward", &[], "Forward one or more local ports to a pod", STREAM_FLAGS, misc::streams),
     command!("replace", "Replace a resource by file name or stdin", replace),
+    inner!("rolling-update", &[], "Retired: replace a controller's pods step by step, from here", &rolling_update::FLAGS, rolling_update::run),
+    group("rollout", "Manage the rollout of a resource", ROLLOUT),
     inner!("run", &[], "Run a particular image on the cluster", &create::RUN_FLAGS, create::run_pod),
     command!("scale", "Set a new size for a deployment, replica set, or replication controller", scale),
     group("set", "Set specific features on objects", SET),
+    group("top", "Display resource (CPU/memory) usage", TOP),
     inner!("uncordon", &[], "Mark node as schedulable", &scale::CORDON_FLAGS, scale::uncordon),
+    inner!("version", &[], "Print the client and server version information", &server::VERSION_FLAGS, server::version),
+    command!("wait", "Wait for a specific condition on one or many resources", wait),
 ];
 
 /// Runs a command line.
@@ -166,7 +251,10 @@ fn find(args: &[String], name: &str) -> Outcome<(&'static Command, String, Vec<S
     while !command.commands.is_empty() {
         let Some(at) = word(&rest) else { break };
         let typed = rest[at].clone();
+        // What Kubernetes never had, or no longer has, is not there for who asks for kubectl.
+        let foreign = name == "kubectl" && (typed == "rolling-update" || path == "kubectl rollout" && typed == "watch");
         let known = command.commands.iter().find(|c| c.name == typed || c.aliases.contains(&typed.as_str()));
+        let known = known.filter(|_| !foreign);
         let Some(found) = known else {
             if command.run.is_some() {
                 break;

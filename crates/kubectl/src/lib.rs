@@ -8,6 +8,7 @@ mod builder;
 mod client;
 mod commands;
 mod context;
+mod describe;
 mod failure;
 mod flags;
 mod global;
@@ -16,6 +17,7 @@ mod manifest;
 mod mapping;
 mod object;
 mod printers;
+mod revisions;
 mod watch;
 mod write;
 

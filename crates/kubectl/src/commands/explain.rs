@@ -1,0 +1,189 @@
+//! `explain`: fields and what they are for, from the server's OpenAPI.
+
+use crate::context::{Context, out};
+use crate::failure::{Outcome, fail};
+use crate::flags::{Flag, Takes, flag};
+use crate::object::{list, text};
+use serde_json::Value;
+
+/// Its flags.
+pub(crate) const FLAGS: [&[Flag]; 1] = [&[
+    flag("recursive", Takes::Bool, "false", "All fields below"),
+    flag("api-version", Takes::Text, "", "Another version of the type"),
+    flag("output", Takes::Text, "plaintext", "plaintext"),
+]];
+
+/// Runs it.
+///
+/// # Errors
+/// There is no such type or field.
+pub(crate) async fn run(context: &Context) -> Outcome {
+    let flags = &context.flags;
+    let path = match flags.args.as_slice() {
+        [] => {
+            context.err(&format!("You must specify the type of resource to explain. Use \"{} api-resources\" for a complete list of supported resources.\n", context.name));
+            return fail("");
+        }
+        [path] => path.trim_end_matches('.').to_owned(),
+        _ => return fail("We accept only this format: explain RESOURCE"),
+    };
+    let mut parts = path.split('.');
+    let resource = parts.next().unwrap_or_default();
+    let fields: Vec<&str> = parts.collect();
+    let mut mapping = context.resource(resource).await?;
+    if let Some((group, version)) = flags.text("api-version").split_once('/') {
+        (mapping.group, mapping.version) = (group.to_owned(), version.to_owned());
+    }
+    let document = context.client().await?.get(&format!("/openapi/v3{}", mapping.root().replace("/api/", "/api/")), &[]).await?;
+    let schemas = &document["components"]["schemas"];
+    let is = |schema: &&Value| {
+        list(schema, "/x-kubernetes-group-version-kind").iter().any(|gvk| {
+            text(gvk, "/group") == mapping.group && text(gvk, "/version") == mapping.version && text(gvk, "/kind") == mapping.kind
+        })
+    };
+    let Some(root) = schemas.as_object().into_iter().flatten().map(|(_, schema)| schema).find(is) else {
+        return fail(format!("couldn't find resource for \"{}/{}, Kind={}\"", mapping.group, mapping.version, mapping.kind));
+    };
+    let mut schema = root.clone();
+    let mut field_text = None;
+    for (index, field) in fields.iter().enumerate() {
+        let inner = resolve(schemas, &schema);
+        let property = inner["properties"][*field].clone();
+        if property.is_null() {
+            return fail(format!("field \"{field}\" does not exist"));
+        }
+        if index + 1 == fields.len() {
+            field_text = Some((*field, type_of(schemas, &property), property["description"].as_str().unwrap_or_default().to_owned()));
+        }
+        schema = element(schemas, &property);
+    }
+    let mut page = String::new();
+    if !mapping.group.is_empty() {
+        page.push_str(&format!("GROUP:      {}\n", mapping.group));
+    }
+    page.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", mapping.kind, mapping.version));
+    let shown = resolve(schemas, &schema);
+    let own = shown["description"].as_str().unwrap_or_default();
+    if let Some((field, type_, _)) = &field_text {
+        page.push_str(&format!("FIELD: {field} <{type_}>\n\n"));
+        if let Some(values) = enumeration(&shown) {
+            page.push_str(&format!("ENUM:\n{values}\n"));
+        }
+    }
+    let description = match &field_text {
+        Some((_, _, text)) if !text.is_empty() && own.is_empty() => text.clone(),
+        Some((_, _, text)) if !text.is_empty() && *text != own => format!("{text}\n{own}"),
+        _ => own.to_owned(),
+    };
+    page.push_str("\nDESCRIPTION:\n".trim_start_matches('\n'));
+    page.push_str(&wrap(if description.is_empty() { "<empty>" } else { &description }, 4));
+    page.push('\n');
+    if shown["properties"].is_object() {
+        page.push_str("FIELDS:\n");
+        properties(schemas, &shown, 2, flags.on("recursive"), &mut page);
+    }
+    page.push('\n');
+    out(&page);
+    Ok(())
+}
+
+fn enumeration(schema: &Value) -> Option<String> {
+    let values = schema["enum"].as_array()?;
+    Some(values.iter().map(|value| format!("    {}\n", crate::printers::go_template::go_value(value))).collect())
+}
+
+/// Behind `$ref` and `allOf`.
+fn resolve(schemas: &Value, schema: &Value) -> Value {
+    let target = text(schema, "/$ref");
+    let target = if target.is_empty() { text(schema, "/allOf/0/$ref") } else { target };
+    match target.rsplit('/').next().filter(|name| !name.is_empty()) {
+        Some(name) => schemas[name].clone(),
+        None => schema.clone(),
+    }
+}
+
+/// What is in a list or map, or the schema itself.
+fn element(schemas: &Value, schema: &Value) -> Value {
+    let inner = resolve(schemas, schema);
+    if inner["items"].is_object() {
+        return element(schemas, &inner["items"]);
+    }
+    if inner["additionalProperties"].is_object() {
+        return element(schemas, &inner["additionalProperties"]);
+    }
+    inner
+}
+
+fn type_of(schemas: &Value, schema: &Value) -> String {
+    let target = text(schema, "/$ref");
+    let target = if target.is_empty() { text(schema, "/allOf/0/$ref") } else { target };
+    if let Some(name) = target.rsplit('/').next().filter(|name| !name.is_empty()) {
+        let inner = &schemas[name];
+        if inner["properties"].is_object() || inner["type"].is_null() || inner["type"] == "object" {
+            return name.rsplit('.').next().unwrap_or_default().to_owned();
+        }
+        if name.ends_with("Quantity") || name.ends_with("IntOrString") || name.ends_with("Time") {
+            return name.rsplit('.').next().unwrap_or_default().to_owned();
+        }
+        return text(inner, "/type").to_owned();
+    }
+    if schema["items"].is_object() {
+        return format!("[]{}", type_of(schemas, &schema["items"]));
+    }
+    if schema["additionalProperties"].is_object() {
+        return format!("map[string]{}", type_of(schemas, &schema["additionalProperties"]));
+    }
+    match text(schema, "/type") {
+        "" => "Object".into(),
+        "object" => "Object".into(),
+        other => other.to_owned(),
+    }
+}
+
+fn properties(schemas: &Value, schema: &Value, indent: usize, recursive: bool, page: &mut String) {
+    let required: Vec<&str> = list(schema, "/required").iter().filter_map(Value::as_str).collect();
+    let gap = " ".repeat(indent);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let must = if required.contains(&name.as_str()) { " -required-" } else { "" };
+        page.push_str(&format!("{gap}{name}\t<{}>{must}\n", type_of(schemas, property)));
+        let resolved = resolve(schemas, property);
+        if recursive {
+            if let Some(values) = enumeration(&resolved) {
+                let values: Vec<&str> = values.lines().map(str::trim).collect();
+                page.push_str(&format!("{gap}enum: {}\n", values.join(", ")));
+            }
+            let inner = element(schemas, property);
+            if inner["properties"].is_object() && indent < 40 {
+                properties(schemas, &inner, indent + 2, recursive, page);
+            }
+            continue;
+        }
+        if let Some(values) = enumeration(&resolved) {
+            let values: Vec<&str> = values.lines().map(str::trim).collect();
+            page.push_str(&format!("{gap}enum: {}\n", values.join(", ")));
+        }
+        let description = property["description"].as_str().or(resolved["description"].as_str()).unwrap_or("<no description>");
+        page.push_str(&wrap(description, indent + 2));
+        page.push('\n');
+    }
+}
+
+/// Lines of at most eighty letters.
+fn wrap(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    for paragraph in text.split('\n') {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > 80 {
+                out.push_str(&format!("{}{line}\n", " ".repeat(indent)));
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        if line.is_empty() { out.push('\n') } else { out.push_str(&format!("{}{line}\n", " ".repeat(indent))) }
+    }
+    out
+}

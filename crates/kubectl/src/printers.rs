@@ -218,7 +218,7 @@ impl DryRun {
 pub(crate) struct Teller {
     pub(crate) format: Format,
     pub(crate) dry_run: DryRun,
-    keep_managed: bool,
+    pub(crate) keep_managed: bool,
 }
 
 impl Teller {

@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome, fail, quote};
 use crate::flags::{Flag, Takes, flag};
 use crate::object::{self, list, text};
 use crate::printers::jsonpath::{self, Template};
-use crate::printers::{DryRun, Format, PRINT, Teller};
+use crate::printers::{Format, PRINT, Teller};
 use crate::watch;
 use serde_json::Value;
 use std::time::Duration;
@@ -39,7 +39,7 @@ enum For {
 /// It takes too long; what the command line or the server is to blame for.
 pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
-    let teller = Teller { dry_run: DryRun::No, ..Teller::from_flags(context)? };
+    let teller = Teller::from_flags(context)?;
     let what = parse(flags.text("for"))?;
     let mut timeout = flags.span("timeout");
     if timeout < 0 {

@@ -132,7 +132,13 @@ fn locate(
         (false, ContainerView { current: Some((attempt, _)), .. }) => *attempt,
         (false, _) => {
             let (container, pod) = names();
-            let reason = known.waiting.clone().unwrap_or_else(|| "ContainerCreating".into());
+            let reason = match known.waiting.as_deref() {
+                // The two commonest failures are put in words, as upstream does.
+                Some("ErrImagePull") => "image can't be pulled",
+                Some("ImagePullBackOff") => "trying and failing to pull image",
+                reason => reason.unwrap_or("ContainerCreating"),
+            };
+            let reason = reason.to_owned();
             return Err(LogError::Waiting { container, pod, reason });
         }
     };
@@ -228,7 +234,7 @@ mod tests {
 
     #[rstest]
     #[case("none", false, "container none is not valid for pod p")]
-    #[case("fresh", false, "container \"fresh\" in pod \"p\" is waiting to start: ErrImagePull")]
+    #[case("fresh", false, "container \"fresh\" in pod \"p\" is waiting to start: image can't be pulled")]
     #[case("fresh", true, "previous terminated container \"fresh\" in pod \"p\" not found")]
     #[tokio::test]
     async fn what_has_no_log_says_why(

@@ -86,7 +86,9 @@ fn list(
         Shape::List(Some(schema)) => Some(schema.as_ref()),
         _ => None,
     };
-    let find = |among: &[Value], item: &Value| among.iter().find(|other| other[merge_key] == item[merge_key]).cloned();
+    let find = |among: &[Value], item: &Value| {
+        among.iter().find(|other| other[merge_key] == item[merge_key]).cloned()
+    };
     let mut changes = Vec::new();
     for item in new {
         let Some(before) = find(live, item) else {

@@ -48,15 +48,6 @@ impl Info {
     pub(crate) fn path(&self) -> String {
         self.mapping.object(&self.namespace, &self.name)
     }
-
-    /// Reads the object again.
-    ///
-    /// # Errors
-    /// The server refuses.
-    pub(crate) async fn refresh(&mut self, context: &Context) -> Outcome {
-        self.object = context.client().await?.get(&self.path(), &[]).await?;
-        Ok(())
-    }
 }
 
 /// What is looked for.
@@ -85,8 +76,6 @@ pub(crate) struct Builder {
     pub(crate) chunk: i64,
     /// Files are required.
     pub(crate) files_only: bool,
-    /// Nothing is asked of the server.
-    pub(crate) local: bool,
 }
 
 /// What was found.
@@ -113,7 +102,8 @@ impl Builder {
     /// As flags and arguments say.
     pub(crate) fn new(context: &Context, args: &[String]) -> Self {
         let flags = &context.flags;
-        let some = |name: &str| flags.given(name).then(|| flags.text(name).to_owned()).filter(|t| !t.is_empty());
+        let some =
+            |name: &str| flags.given(name).then(|| flags.text(name).to_owned()).filter(|t| !t.is_empty());
         Self {
             args: args.to_vec(),
             filenames: flags.list("filename"),
@@ -132,7 +122,6 @@ impl Builder {
             flatten: true,
             chunk: 500,
             files_only: false,
-            local: flags.on("local"),
         }
     }
 
@@ -169,7 +158,12 @@ impl Builder {
             }
         };
         Failure::aggregate(errors)?;
-        if self.empty_selector && self.args.len() == 1 && targets.tuples.is_empty() && self.filenames.is_empty() && self.selector.is_none() {
+        if self.empty_selector
+            && self.args.len() == 1
+            && targets.tuples.is_empty()
+            && self.filenames.is_empty()
+            && self.selector.is_none()
+        {
             self.selector = Some(String::new());
         }
         if self.all {
@@ -201,7 +195,9 @@ impl Builder {
 
     async fn by_paths(&self, context: &Context, targets: &Targets) -> Outcome<Found> {
         if !targets.resources.is_empty() {
-            return fail("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
+            return fail(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            );
         }
         if !targets.names.is_empty() {
             return fail("name cannot be provided when a path is specified");
@@ -209,7 +205,9 @@ impl Builder {
         if !targets.tuples.is_empty() {
             return fail("resource/name arguments cannot be provided when a path is specified");
         }
-        let plain = self.filenames.len() == 1 && self.filenames[0] != "-" && !std::path::Path::new(&self.filenames[0]).is_dir();
+        let plain = self.filenames.len() == 1
+            && self.filenames[0] != "-"
+            && !std::path::Path::new(&self.filenames[0]).is_dir();
         let mut found = Found { single: plain, ..Found::default() };
         let (namespace, explicit) = context.namespace().await?;
         for document in manifest::read(&self.filenames, self.recursive).await? {
@@ -269,7 +267,9 @@ impl Builder {
         } else if explicit && info.namespace != namespace {
             return fail(format!(
                 "the namespace from the provided object {} does not match the namespace {}. You must pass '--namespace={}' to perform this operation.",
-                quote(&info.namespace), quote(namespace), info.namespace
+                quote(&info.namespace),
+                quote(namespace),
+                info.namespace
             ));
         }
         info.object = object;
@@ -360,7 +360,9 @@ impl Builder {
     /// A refused list says what was asked.
     fn explained(&self, error: Failure, mapping: &Mapping) -> Failure {
         match error {
-            Failure::Status(mut status) if status["reason"] == "BadRequest" || status["reason"] == "NotFound" => {
+            Failure::Status(mut status)
+                if status["reason"] == "BadRequest" || status["reason"] == "NotFound" =>
+            {
                 let resource = format!("{}/{}, Resource={}", mapping.group, mapping.version, mapping.plural);
                 let labels = self.selector.as_deref().unwrap_or_default();
                 let fields = self.field_selector.as_deref().unwrap_or_default();
@@ -474,7 +476,9 @@ async fn targets(context: &Context, args: &[String]) -> Outcome<Targets> {
     let slashes = args.iter().filter(|arg| arg.contains('/')).count();
     if slashes > 0 {
         if slashes < args.len() {
-            return fail("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'");
+            return fail(
+                "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
+            );
         }
         for arg in args {
             let parts: Vec<&str> = arg.split('/').collect();

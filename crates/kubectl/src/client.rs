@@ -177,22 +177,23 @@ fn reworded(text: &str) -> String {
 }
 
 fn check_files(cluster: &Value, user: &Value) -> Outcome {
-    let checks = [
-        (cluster, "certificate-authority"),
-        (user, "client-certificate"),
-        (user, "client-key"),
-    ];
+    let checks = [(cluster, "certificate-authority"), (user, "client-certificate"), (user, "client-key")];
     for (from, field) in checks {
         if let Some(path) = from[field].as_str()
             && !path.is_empty()
             && let Err(error) = std::fs::File::open(path)
         {
-            return fail(format!("unable to read {field} {path}: open {path}: {}", crate::failure::io_text(&error)));
+            return fail(format!(
+                "unable to read {field} {path}: open {path}: {}",
+                crate::failure::io_text(&error)
+            ));
         }
     }
-    for (from, field) in
-        [(cluster, "certificate-authority-data"), (user, "client-certificate-data"), (user, "client-key-data")]
-    {
+    for (from, field) in [
+        (cluster, "certificate-authority-data"),
+        (user, "client-certificate-data"),
+        (user, "client-key-data"),
+    ] {
         if let Some(data) = from[field].as_str()
             && base64::engine::general_purpose::STANDARD.decode(data).is_err()
         {
@@ -237,11 +238,16 @@ fn refusal(code: u16, bytes: &[u8]) -> Failure {
                 401 => ("Unauthorized", "Unauthorized".to_owned()),
                 403 => ("Forbidden", format!("forbidden: {text}")),
                 404 => ("NotFound", "the server could not find the requested resource".to_owned()),
-                405 => ("MethodNotAllowed", "the server does not allow this method on the requested resource".into()),
+                405 => (
+                    "MethodNotAllowed",
+                    "the server does not allow this method on the requested resource".into(),
+                ),
                 503 => ("ServiceUnavailable", "the server is currently unable to handle the request".into()),
                 _ => ("", text.to_owned()),
             };
-            Failure::Status(Box::new(json!({"kind": "Status", "reason": reason, "message": message, "code": code})))
+            Failure::Status(Box::new(
+                json!({"kind": "Status", "reason": reason, "message": message, "code": code}),
+            ))
         }
     }
 }

@@ -73,11 +73,6 @@ impl Context {
         Failure::Verbatim(format!("error: {text}\nSee '{} -h' for help and examples", self.command))
     }
 
-    /// `text` on standard output.
-    pub(crate) fn out(&self, text: &str) {
-        out(text);
-    }
-
     /// `text` on standard error.
     pub(crate) fn err(&self, text: &str) {
         // Nobody is left to tell when standard error is gone.

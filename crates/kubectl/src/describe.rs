@@ -3,8 +3,8 @@
 mod containers;
 mod generic;
 mod node;
-mod pod;
 mod plain;
+mod pod;
 mod service;
 mod workload;
 
@@ -126,7 +126,8 @@ impl Writer {
         self.line(1, "----\t------\t----\t----\t-------");
         for event in events {
             let text = |pointer| object::text(event, pointer);
-            let first = if text("/eventTime").is_empty() { text("/firstTimestamp") } else { text("/eventTime") };
+            let first =
+                if text("/eventTime").is_empty() { text("/firstTimestamp") } else { text("/eventTime") };
             let count = object::number(event, "/count");
             let interval = if event["series"].is_object() {
                 let last = text("/series/lastObservedTime");
@@ -140,11 +141,7 @@ impl Writer {
                 "" => text("/reportingComponent"),
                 source => source,
             };
-            let mut message = text("/message").trim().to_owned();
-            let path = text("/involvedObject/fieldPath");
-            if !path.is_empty() {
-                message = format!("{path}: {message}");
-            }
+            let message = text("/message").trim();
             self.line(1, &format!("{}\t{}\t{interval}\t{source}\t{message}", text("/type"), text("/reason")));
         }
     }
@@ -176,7 +173,9 @@ pub(crate) async fn describe(context: &Context, mapping: &Mapping, object: &Valu
         ("", "Pod") => pod::describe(context, object, &mut writer).await?,
         ("apps", "Deployment") => workload::deployment(context, object, &mut writer).await?,
         ("apps", "ReplicaSet") => workload::replica_set(context, object, &mut writer).await?,
-        ("", "ReplicationController") => workload::replication_controller(context, object, &mut writer).await?,
+        ("", "ReplicationController") => {
+            workload::replication_controller(context, object, &mut writer).await?
+        }
         ("", "Service") => service::service(context, object, &mut writer).await?,
         ("", "Endpoints") => service::endpoints(context, object, &mut writer).await?,
         ("discovery.k8s.io", "EndpointSlice") => service::slice(context, object, &mut writer).await?,

@@ -100,10 +100,6 @@ impl Parsed {
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         self.values.get(name).cloned().unwrap_or_default()
     }
-    /// Sets a value, as if it had been given.
-    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
-        self.values.insert(name, vec![value.to_owned()]);
-    }
 }
 
 /// Reads a command line.
@@ -240,10 +236,7 @@ impl Parsed {
 }
 
 fn is_bool(text: &str) -> bool {
-    matches!(
-        text,
-        "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False"
-    )
+    matches!(text, "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False")
 }
 
 fn parse_int(text: &str) -> Option<i64> {
@@ -306,34 +299,4 @@ pub(crate) fn parse_duration(text: &str) -> Option<i128> {
         rest = &rest[unit_end..];
     }
     Some(sign * total as i128)
-}
-
-/// A duration as Go prints it: `1h2m3s`, `30s`, `1.5s`, `0s`.
-pub(crate) fn show_duration(nanos: i128) -> String {
-    if nanos == 0 {
-        return "0s".into();
-    }
-    let sign = if nanos < 0 { "-" } else { "" };
-    let nanos = nanos.abs();
-    let fraction = |value: i128, unit: i128| {
-        let text = format!("{}.{:0width$}", value / unit, value % unit, width = unit.ilog10() as usize);
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    };
-    if nanos < 1_000 {
-        return format!("{sign}{nanos}ns");
-    }
-    if nanos < 1_000_000 {
-        return format!("{sign}{}µs", fraction(nanos, 1_000));
-    }
-    if nanos < 1_000_000_000 {
-        return format!("{sign}{}ms", fraction(nanos, 1_000_000));
-    }
-    let (hours, rest) = (nanos / 3_600_000_000_000, nanos % 3_600_000_000_000);
-    let (minutes, rest) = (rest / 60_000_000_000, rest % 60_000_000_000);
-    let seconds = fraction(rest, 1_000_000_000);
-    match (hours, minutes) {
-        (0, 0) => format!("{sign}{seconds}s"),
-        (0, _) => format!("{sign}{minutes}m{seconds}s"),
-        _ => format!("{sign}{hours}h{minutes}m{seconds}s"),
-    }
 }

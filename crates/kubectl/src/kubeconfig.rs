@@ -205,15 +205,15 @@ impl Kubeconfig {
             }
         };
         let (cluster_name, user_name) = (name("cluster", "cluster"), name("user", "user"));
-        let find = |list: &str, what: &str, name: &str, from: &BTreeMap<String, Value>, must: bool| {
-            match from.get(name) {
-                Some(entry) => Ok(self.with_paths(list, name, entry)),
-                None if must && !name.is_empty() && what == "cluster" => {
-                    fail(format!("no server found for cluster \"{name}\""))
-                }
-                None if must && !name.is_empty() => fail(format!("{what} \"{name}\" does not exist")),
-                None => Ok(json!({})),
+        let find = |list: &str, what: &str, name: &str, from: &BTreeMap<String, Value>, must: bool| match from
+            .get(name)
+        {
+            Some(entry) => Ok(self.with_paths(list, name, entry)),
+            None if must && !name.is_empty() && what == "cluster" => {
+                fail(format!("no server found for cluster \"{name}\""))
             }
+            None if must && !name.is_empty() => fail(format!("{what} \"{name}\" does not exist")),
+            None => Ok(json!({})),
         };
         let mut cluster =
             find("clusters", "cluster", &cluster_name, &self.clusters, !flags.text("cluster").is_empty())?;
@@ -226,7 +226,8 @@ impl Kubeconfig {
     /// Paths in a kubeconfig are relative to it.
     fn with_paths(&self, list: &str, name: &str, entry: &Value) -> Value {
         let mut entry = entry.clone();
-        let Some(directory) = self.origins.get(&format!("{list}/{name}")).and_then(|file| file.parent()) else {
+        let Some(directory) = self.origins.get(&format!("{list}/{name}")).and_then(|file| file.parent())
+        else {
             return entry;
         };
         for field in ["certificate-authority", "client-certificate", "client-key", "tokenFile"] {

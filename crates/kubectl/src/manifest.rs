@@ -41,12 +41,15 @@ pub(crate) async fn read(filenames: &[String], recursive: bool) -> Outcome<Vec<D
 }
 
 fn read_file(path: &Path) -> Outcome<Vec<u8>> {
-    let error = |error: std::io::Error| {
-        Failure::Message(format!("open {}: {}", path.display(), io_text(&error)))
-    };
+    let error =
+        |error: std::io::Error| Failure::Message(format!("open {}: {}", path.display(), io_text(&error)));
     let length = std::fs::metadata(path).map_err(error)?.len();
     if length > LIMIT {
-        return fail(format!("{} is {} MiB large: no object can be that large", path.display(), length >> 20));
+        return fail(format!(
+            "{} is {} MiB large: no object can be that large",
+            path.display(),
+            length >> 20
+        ));
     }
     std::fs::read(path).map_err(error)
 }
@@ -57,8 +60,10 @@ async fn download(url: &str) -> Outcome<Vec<u8>> {
         Failure::Message(format!("the URL passed to filename {} is not valid: {error}", quote(url)))
     })?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    let root = format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |a| a.as_str()));
-    let config = kube::Config::new(root.parse().map_err(|e: http::uri::InvalidUri| unreachable(e.to_string()))?);
+    let root =
+        format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |a| a.as_str()));
+    let config =
+        kube::Config::new(root.parse().map_err(|e: http::uri::InvalidUri| unreachable(e.to_string()))?);
     let client = kube::Client::try_from(config).map_err(|error| unreachable(error.to_string()))?;
     let request = http::Request::get(path)
         .body(kube::client::Body::from(Vec::new()))
@@ -83,7 +88,9 @@ fn expand(name: &str, recursive: bool) -> Outcome<Vec<PathBuf>> {
             let mut files = Vec::new();
             walk(path, recursive, &mut files)?;
             if files.is_empty() {
-                return fail(format!("error reading [{name}]: recognized file extensions are [.json .yaml .yml]"));
+                return fail(format!(
+                    "error reading [{name}]: recognized file extensions are [.json .yaml .yml]"
+                ));
             }
             Ok(files)
         }
@@ -118,9 +125,7 @@ fn glob(name: &str) -> Vec<PathBuf> {
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern.first(), text.first()) {
         (None, None) => true,
-        (Some(b'*'), _) => {
-            matches(&pattern[1..], text) || !text.is_empty() && matches(pattern, &text[1..])
-        }
+        (Some(b'*'), _) => matches(&pattern[1..], text) || !text.is_empty() && matches(pattern, &text[1..]),
         (Some(b'?'), Some(_)) => matches(&pattern[1..], &text[1..]),
         (Some(p), Some(t)) if p == t => matches(&pattern[1..], &text[1..]),
         _ => false,
@@ -154,9 +159,8 @@ pub(crate) fn documents(bytes: &[u8], source: &str) -> Outcome<Vec<Document>> {
     let mut found = Vec::new();
     if text.trim_start().starts_with('{') {
         for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-            let value = value.map_err(|error| {
-                Failure::Message(format!("error parsing {source}: json: {error}"))
-            })?;
+            let value =
+                value.map_err(|error| Failure::Message(format!("error parsing {source}: json: {error}")))?;
             found.push(Document { object: value, source: source.into() });
         }
         return Ok(found);
@@ -212,7 +216,9 @@ pub(crate) fn check_type(document: &Document, validate: bool) -> Outcome {
     if validate {
         let mut absent = Vec::new();
         if !object.is_object() {
-            return fail(format!("error validating {source}: error validating data: invalid object to validate; if you choose to ignore these errors, turn validation off with --validate=false"));
+            return fail(format!(
+                "error validating {source}: error validating data: invalid object to validate; if you choose to ignore these errors, turn validation off with --validate=false"
+            ));
         }
         if missing("apiVersion") {
             absent.push("apiVersion not set");
@@ -221,8 +227,11 @@ pub(crate) fn check_type(document: &Document, validate: bool) -> Outcome {
             absent.push("kind not set");
         }
         if !absent.is_empty() {
-            let text = if absent.len() == 1 { absent[0].to_owned() } else { format!("[{}]", absent.join(", ")) };
-            return fail(format!("error validating {source}: error validating data: {text}; if you choose to ignore these errors, turn validation off with --validate=false"));
+            let text =
+                if absent.len() == 1 { absent[0].to_owned() } else { format!("[{}]", absent.join(", ")) };
+            return fail(format!(
+                "error validating {source}: error validating data: {text}; if you choose to ignore these errors, turn validation off with --validate=false"
+            ));
         }
     }
     if missing("kind") {

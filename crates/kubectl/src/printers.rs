@@ -25,17 +25,21 @@ pub(crate) const PRINT: [Flag; 4] = [
 #[derive(Clone, Debug)]
 pub(crate) enum Format {
     /// A table, or a line that says what was done.
-    Human { wide: bool },
+    Human,
     Json,
     Yaml,
     Name,
-    JsonPath { template: jsonpath::Template, raw: String, strict: bool, as_json: bool },
+    JsonPath {
+        template: jsonpath::Template,
+        raw: String,
+        strict: bool,
+        as_json: bool,
+    },
     Columns(custom_columns::Columns),
     Template(go_template::Template, String),
 }
 
-const WRITE_FORMATS: &str =
-    "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,yaml";
+const WRITE_FORMATS: &str = "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,yaml";
 const GET_FORMATS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,wide,yaml";
 
 impl Format {
@@ -53,8 +57,8 @@ impl Format {
         };
         let strict = !flags.on("allow-missing-template-keys");
         match name {
-            "" => return Ok(Format::Human { wide: false }),
-            "wide" if get => return Ok(Format::Human { wide: true }),
+            "" => return Ok(Format::Human),
+            "wide" if get => return Ok(Format::Human),
             _ => {}
         }
         match output.to_lowercase().as_str() {
@@ -66,16 +70,14 @@ impl Format {
         match name {
             "jsonpath" | "jsonpath-file" | "jsonpath-as-json" => {
                 let raw = template_text(name == "jsonpath-file", argument)?;
-                let parsed = jsonpath::Template::parse(&raw).map_err(|error| {
-                    Failure::Message(format!("error parsing jsonpath {raw}, {error}"))
-                })?;
+                let parsed = jsonpath::Template::parse(&raw)
+                    .map_err(|error| Failure::Message(format!("error parsing jsonpath {raw}, {error}")))?;
                 Ok(Format::JsonPath { template: parsed, raw, strict, as_json: name == "jsonpath-as-json" })
             }
             "go-template" | "go-template-file" | "template" | "templatefile" => {
                 let raw = template_text(name == "go-template-file" || name == "templatefile", argument)?;
-                let parsed = go_template::Template::parse(&raw).map_err(|error| {
-                    Failure::Message(format!("error parsing template {raw}, {error}"))
-                })?;
+                let parsed = go_template::Template::parse(&raw)
+                    .map_err(|error| Failure::Message(format!("error parsing template {raw}, {error}")))?;
                 Ok(Format::Template(parsed, raw))
             }
             "custom-columns" | "custom-columns-file" if get => {
@@ -91,7 +93,7 @@ impl Format {
 
     /// Whether it is for people.
     pub(crate) fn human(&self) -> bool {
-        matches!(self, Format::Human { .. })
+        matches!(self, Format::Human)
     }
 
     /// One object, in any format but a table.
@@ -100,7 +102,7 @@ impl Format {
     /// The template does not fit the object.
     pub(crate) fn show(&self, object: &Value, keep_managed: bool) -> Outcome<String> {
         Ok(match self {
-            Format::Human { .. } => String::new(),
+            Format::Human => String::new(),
             Format::Json => json::pretty(&without_managed(object, keep_managed)) + "\n",
             Format::Yaml => yaml::document(&without_managed(object, keep_managed)),
             Format::Name => name(object),
@@ -176,8 +178,12 @@ pub(crate) enum DryRun {
 }
 
 /// The flag.
-pub(crate) const DRY_RUN: Flag =
-    flag("dry-run", Takes::Maybe("unchanged"), "none", "none, server (the server tries it), client (only shown)");
+pub(crate) const DRY_RUN: Flag = flag(
+    "dry-run",
+    Takes::Maybe("unchanged"),
+    "none",
+    "none, server (the server tries it), client (only shown)",
+);
 
 impl DryRun {
     /// What `--dry-run` says.

@@ -25,7 +25,11 @@ pub(crate) async fn replica_sets(context: &Context, deployment: &Value) -> Outco
 
 /// The one with the deployment's template, and the others.
 pub(crate) fn split(deployment: &Value, mut sets: Vec<Value>) -> (Option<Value>, Vec<Value>) {
-    sets.sort_by(|a, b| text(a, "/metadata/creationTimestamp").cmp(text(b, "/metadata/creationTimestamp")).then_with(|| object::name(a).cmp(object::name(b))));
+    sets.sort_by(|a, b| {
+        text(a, "/metadata/creationTimestamp")
+            .cmp(text(b, "/metadata/creationTimestamp"))
+            .then_with(|| object::name(a).cmp(object::name(b)))
+    });
     let wanted = without_hash(&deployment["spec"]["template"]);
     let new = sets.iter().position(|set| without_hash(&set["spec"]["template"]) == wanted);
     let new = new.map(|at| sets.remove(at));

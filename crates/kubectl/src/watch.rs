@@ -59,8 +59,9 @@ pub(crate) async fn open(
 pub(crate) async fn next(lines: &mut Lines) -> Option<Outcome<Value>> {
     let line = lines.next().await?;
     Some(line.and_then(|line| {
-        serde_json::from_slice(&line)
-            .map_err(|error| Failure::Message(format!("unable to decode an event from the watch stream: {error}")))
+        serde_json::from_slice(&line).map_err(|error| {
+            Failure::Message(format!("unable to decode an event from the watch stream: {error}"))
+        })
     }))
 }
 

@@ -62,7 +62,10 @@ pub(crate) fn cause(context: &Context) -> Option<String> {
         text.push_str(arg);
     }
     for (name, value) in &context.flags.order {
-        text.push_str(&format!(" --{name}={}", if *name == "token" || *name == "password" { "CENSORED" } else { value }));
+        text.push_str(&format!(
+            " --{name}={}",
+            if *name == "token" || *name == "password" { "CENSORED" } else { value }
+        ));
     }
     Some(text)
 }
@@ -110,7 +113,11 @@ pub(crate) async fn create(context: &Context, info: &Info, query: &[(&str, Strin
 /// The server refuses.
 pub(crate) async fn replace(context: &Context, info: &Info, query: &[(&str, String)]) -> Outcome<Value> {
     let query = borrowed(query);
-    context.client().await?.call(Method::PUT, &info.path(), &query, Some((crate::client::JSON, &info.object))).await
+    context
+        .client()
+        .await?
+        .call(Method::PUT, &info.path(), &query, Some((crate::client::JSON, &info.object)))
+        .await
 }
 
 /// Patches an object or, with `subresource`, a part of it.

@@ -49,7 +49,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     }
     let teller = Teller::from_flags(context)?;
     if flags.on("server-side") && teller.dry_run == DryRun::Client {
-        return fail("--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)");
+        return fail(
+            "--dry-run=client doesn't work with --server-side (did you mean --dry-run=server instead?)",
+        );
     }
     let mut builder = Builder::new(context, &[]);
     builder.files_only = true;
@@ -108,7 +110,9 @@ async fn one(context: &Context, info: &mut Info, teller: &Teller) -> Outcome<(Va
                 return Ok((info.object.clone(), "created"));
             }
             let created = write::create(context, info, &query(context, teller)?).await;
-            return created.map(|object| (object, "created")).map_err(|e| e.with_source("creating", &info.source));
+            return created
+                .map(|object| (object, "created"))
+                .map_err(|e| e.with_source("creating", &info.source));
         }
         Err(error) => {
             let text = "retrieving current configuration of:";
@@ -146,15 +150,26 @@ async fn one(context: &Context, info: &mut Info, teller: &Teller) -> Outcome<(Va
         Err(error) => {
             let resource = format!(
                 "Resource: \"{}/{}, Resource={}\", GroupVersionKind: \"{}/{}, Kind={}\"\nName: \"{}\", Namespace: \"{}\"",
-                info.mapping.group, info.mapping.version, info.mapping.plural, info.mapping.group,
-                info.mapping.version, info.mapping.kind, info.name, info.namespace
+                info.mapping.group,
+                info.mapping.version,
+                info.mapping.plural,
+                info.mapping.group,
+                info.mapping.version,
+                info.mapping.kind,
+                info.name,
+                info.namespace
             );
-            let text = format!("error when applying patch:\n{}\nto:\n{resource}\nfor: \"{}\": ", crate::printers::json::compact(&patch), info.source);
+            let text = format!(
+                "error when applying patch:\n{}\nto:\n{resource}\nfor: \"{}\": ",
+                crate::printers::json::compact(&patch),
+                info.source
+            );
             Err(match error {
                 Failure::Status(status) if status["reason"] == "Invalid" => Failure::Status(status),
                 Failure::Status(mut status) => {
                     let message = status["message"].as_str().unwrap_or_default();
-                    status["message"] = format!("{text}error when patching \"{}\": {message}", info.source).into();
+                    status["message"] =
+                        format!("{text}error when patching \"{}\": {message}", info.source).into();
                     Failure::Status(status)
                 }
                 other => other.with_source("patching", &info.source),
@@ -201,14 +216,19 @@ pub(crate) async fn view(context: &Context) -> Outcome {
     builder.latest = true;
     for info in builder.run(context).await?.all()? {
         let Some(last) = object::strings(&info.object, "/metadata/annotations").remove(LAST_APPLIED) else {
-            return fail(format!("no last-applied-configuration annotation found on resource: {}", info.name));
+            return fail(format!(
+                "no last-applied-configuration annotation found on resource: {}",
+                info.name
+            ));
         };
         let value: Value = serde_json::from_str(&last).unwrap_or_default();
         match context.flags.text("output") {
             "json" => out(&(serde_json::to_string_pretty(&value).unwrap_or_default() + "\n")),
             "yaml" | "" => out(&crate::printers::yaml::document(&value)),
             other => {
-                return Err(context.usage(&format!("Unexpected -o output mode: {other}, the flag 'output' must be one of yaml|json")));
+                return Err(context.usage(&format!(
+                    "Unexpected -o output mode: {other}, the flag 'output' must be one of yaml|json"
+                )));
             }
         }
     }

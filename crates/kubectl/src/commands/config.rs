@@ -30,14 +30,17 @@ pub(crate) const CONTEXTS_FLAGS: [&[Flag]; 1] = [&[
 pub(crate) const SET_CONTEXT_FLAGS: [&[Flag]; 1] =
     [&[flag("current", Takes::Bool, "false", "The context in use")]];
 /// Flags of `config set-cluster` and `config set-credentials`.
-pub(crate) const SET_FLAGS: [&[Flag]; 1] =
-    [&[flag("embed-certs", Takes::Bool, "false", "Put the files in"), flag("proxy-url", Takes::Text, "", "Proxy")]];
+pub(crate) const SET_FLAGS: [&[Flag]; 1] = [&[
+    flag("embed-certs", Takes::Bool, "false", "Put the files in"),
+    flag("proxy-url", Takes::Text, "", "Proxy"),
+]];
 
 fn usage_count(context: &Context, count: usize, usage: &str) -> Outcome {
     if context.flags.args.len() == count {
         return Ok(());
     }
-    Err(context.usage(&format!("Unexpected args: [{}]\nUsage: {usage}", context.flags.args.join(" "))))
+    let _ = usage;
+    fail(format!("Unexpected args: [{}]", context.flags.args.join(" ")))
 }
 
 /// The file that is written: the one an entry came from, or the first.
@@ -81,9 +84,16 @@ pub(crate) async fn view(context: &Context) -> Outcome {
         let named = flags.text("context");
         let current = if named.is_empty() { config.current.clone() } else { named.to_owned() };
         let Some(chosen) = config.contexts.get(&current) else {
-            return fail(if current.is_empty() { "current-context must exist in order to minify".to_owned() } else { format!("cannot locate context {current}") });
+            return fail(if current.is_empty() {
+                "current-context must exist in order to minify".to_owned()
+            } else {
+                format!("cannot locate context {current}")
+            });
         };
-        let (cluster, user) = (chosen["cluster"].as_str().unwrap_or_default().to_owned(), chosen["user"].as_str().unwrap_or_default().to_owned());
+        let (cluster, user) = (
+            chosen["cluster"].as_str().unwrap_or_default().to_owned(),
+            chosen["user"].as_str().unwrap_or_default().to_owned(),
+        );
         shown.contexts.retain(|name, _| *name == current);
         shown.clusters.retain(|name, _| *name == cluster);
         shown.users.retain(|name, _| *name == user);
@@ -94,7 +104,7 @@ pub(crate) async fn view(context: &Context) -> Outcome {
     }
     let value = shown.to_value();
     match Format::from_flags(context, false)? {
-        Format::Human { .. } | Format::Yaml => out(&yaml::document(&value)),
+        Format::Human | Format::Yaml => out(&yaml::document(&value)),
         Format::Json => out(&(json::pretty(&value) + "\n")),
         format => out(&format.show(&value, true)?),
     }
@@ -156,7 +166,8 @@ pub(crate) async fn get_contexts(context: &Context) -> Outcome {
         return fail(format!("output must be one of '' or 'name': {output}"));
     }
     let mut failures = Vec::new();
-    let names: Vec<String> = if flags.args.is_empty() { config.contexts.keys().cloned().collect() } else { flags.args.clone() };
+    let names: Vec<String> =
+        if flags.args.is_empty() { config.contexts.keys().cloned().collect() } else { flags.args.clone() };
     let mut lines = String::new();
     for name in &names {
         let Some(entry) = config.contexts.get(name) else {
@@ -169,7 +180,12 @@ pub(crate) async fn get_contexts(context: &Context) -> Outcome {
         }
         let mark = if *name == config.current { "*" } else { "" };
         let text = |field: &str| entry[field].as_str().unwrap_or_default();
-        lines.push_str(&format!("{mark}\t{name}\t{}\t{}\t{}\n", text("cluster"), text("user"), text("namespace")));
+        lines.push_str(&format!(
+            "{mark}\t{name}\t{}\t{}\t{}\n",
+            text("cluster"),
+            text("user"),
+            text("namespace")
+        ));
     }
     if output != "name" && !flags.on("no-headers") {
         lines = format!("CURRENT\tNAME\tCLUSTER\tAUTHINFO\tNAMESPACE\n{lines}");
@@ -210,7 +226,11 @@ pub(crate) async fn use_context(context: &Context) -> Outcome {
         return fail(format!("no context exists with the name: \"{name}\""));
     }
     let (files, _) = kubeconfig::files(&context.flags);
-    let file = files.iter().find(|file| Kubeconfig::load_file(file).is_ok_and(|c| !c.current.is_empty())).cloned().unwrap_or_else(|| target(context, config, ""));
+    let file = files
+        .iter()
+        .find(|file| Kubeconfig::load_file(file).is_ok_and(|c| !c.current.is_empty()))
+        .cloned()
+        .unwrap_or_else(|| target(context, config, ""));
     let mut one = Kubeconfig::load_file(&file)?;
     one.current = name.clone();
     save(&file, &one)?;
@@ -236,7 +256,13 @@ pub(crate) async fn set_context(context: &Context) -> Outcome {
             _ => return Err(context.usage(&format!("Unexpected args: [{}]", flags.args.join(" ")))),
         }
     };
-    set(context, "contexts", "Context", &name, &[("cluster", "cluster"), ("user", "user"), ("namespace", "namespace")])
+    set(
+        context,
+        "contexts",
+        "Context",
+        &name,
+        &[("cluster", "cluster"), ("user", "user"), ("namespace", "namespace")],
+    )
 }
 
 /// `config set-cluster`.
@@ -247,7 +273,13 @@ pub(crate) async fn set_cluster(context: &Context) -> Outcome {
     usage_count(context, 1, "set-cluster NAME")?;
     let name = context.flags.args[0].clone();
     context.config().await?;
-    let fields = [("server", "server"), ("certificate-authority", "certificate-authority"), ("insecure-skip-tls-verify", "insecure-skip-tls-verify"), ("tls-server-name", "tls-server-name"), ("proxy-url", "proxy-url")];
+    let fields = [
+        ("server", "server"),
+        ("certificate-authority", "certificate-authority"),
+        ("insecure-skip-tls-verify", "insecure-skip-tls-verify"),
+        ("tls-server-name", "tls-server-name"),
+        ("proxy-url", "proxy-url"),
+    ];
     set(context, "clusters", "Cluster", &name, &fields)
 }
 
@@ -259,7 +291,13 @@ pub(crate) async fn set_credentials(context: &Context) -> Outcome {
     usage_count(context, 1, "set-credentials NAME")?;
     let name = context.flags.args[0].clone();
     context.config().await?;
-    let fields = [("token", "token"), ("username", "username"), ("password", "password"), ("client-certificate", "client-certificate"), ("client-key", "client-key")];
+    let fields = [
+        ("token", "token"),
+        ("username", "username"),
+        ("password", "password"),
+        ("client-certificate", "client-certificate"),
+        ("client-key", "client-key"),
+    ];
     set(context, "users", "User", &name, &fields)
 }
 
@@ -277,10 +315,16 @@ fn set(context: &Context, list: &str, what: &str, name: &str, fields: &[(&str, &
     let entry = entries.entry(name.to_owned()).or_insert_with(|| Value::Object(Map::new()));
     for (flag, field) in fields.iter().filter(|(flag, _)| flags.given(flag)) {
         let value = flags.text(flag);
-        entry[*field] = if *flag == "insecure-skip-tls-verify" { flags.on(flag).into() } else { value.into() };
+        entry[*field] =
+            if *flag == "insecure-skip-tls-verify" { flags.on(flag).into() } else { value.into() };
         if flags.on("embed-certs") && (field.starts_with("certificate") || field.starts_with("client")) {
             use base64::Engine;
-            let bytes = std::fs::read(value).map_err(|e| Failure::Message(format!("could not read {field} data from {value}: open {value}: {}", crate::failure::io_text(&e))))?;
+            let bytes = std::fs::read(value).map_err(|e| {
+                Failure::Message(format!(
+                    "could not read {field} data from {value}: open {value}: {}",
+                    crate::failure::io_text(&e)
+                ))
+            })?;
             entry[format!("{field}-data")] = base64::engine::general_purpose::STANDARD.encode(bytes).into();
             if let Some(map) = entry.as_object_mut() {
                 map.remove(*field);
@@ -339,7 +383,11 @@ async fn delete(context: &Context, list: &str, what: &str) -> Outcome {
         context.err("warning: this removed your active context, use \"kubectl config use-context\" to select a different one\n");
     }
     save(&file, &config)?;
-    let shown = if what == "context" || what == "cluster" || what == "user" { format!("deleted {what} {name} from {}\n", file.display()) } else { String::new() };
+    let shown = if what == "context" || what == "cluster" || what == "user" {
+        format!("deleted {what} {name} from {}\n", file.display())
+    } else {
+        String::new()
+    };
     out(&shown);
     Ok(())
 }
@@ -358,7 +406,10 @@ pub(crate) async fn rename_context(context: &Context) -> Outcome {
         return fail(format!("cannot rename the context \"{old}\", it's not in {}", file.display()));
     }
     if all.contexts.contains_key(new) {
-        return fail(format!("cannot rename the context \"{old}\", the context \"{new}\" already exists in {}", file.display()));
+        return fail(format!(
+            "cannot rename the context \"{old}\", the context \"{new}\" already exists in {}",
+            file.display()
+        ));
     }
     if let Some(entry) = config.contexts.remove(old) {
         config.contexts.insert(new.clone(), entry);
@@ -377,7 +428,11 @@ pub(crate) async fn rename_context(context: &Context) -> Outcome {
 /// There is no such property.
 pub(crate) async fn set_property(context: &Context) -> Outcome {
     let unset = context.command.ends_with("unset");
-    usage_count(context, if unset { 1 } else { 2 }, if unset { "unset PROPERTY_NAME" } else { "set PROPERTY_NAME PROPERTY_VALUE" })?;
+    usage_count(
+        context,
+        if unset { 1 } else { 2 },
+        if unset { "unset PROPERTY_NAME" } else { "set PROPERTY_NAME PROPERTY_VALUE" },
+    )?;
     let property = &context.flags.args[0];
     let all = context.config().await?;
     let file = target(context, all, "");

@@ -26,8 +26,7 @@ pub(crate) const FLAGS: [&[Flag]; 3] = [
     ],
 ];
 
-const GENERATOR: [Flag; 4] =
-    [DRY_RUN, write::VALIDATE, write::SAVE_CONFIG, write::manager("kubectl-create")];
+const GENERATOR: [Flag; 4] = [DRY_RUN, write::VALIDATE, write::SAVE_CONFIG, write::manager("kubectl-create")];
 
 /// Runs it.
 ///
@@ -81,7 +80,8 @@ pub(crate) async fn generated(context: &Context, object: Value, what: &str) -> O
     let teller = Teller::from_flags(context)?;
     let (namespace, explicit) = context.namespace().await?;
     let mut object = object;
-    let (version, kind) = (crate::object::text(&object, "/apiVersion"), crate::object::text(&object, "/kind"));
+    let (version, kind) =
+        (crate::object::text(&object, "/apiVersion"), crate::object::text(&object, "/kind"));
     let known = context.mapper.kind(context.client().await?, version, kind).await;
     let mapping = known.map_err(|error| match error {
         Failure::Message(_) => Failure::Status(Box::new(json!({
@@ -166,7 +166,8 @@ pub(crate) async fn deployment(context: &Context) -> Outcome {
     }
     let mut containers: Vec<Value> = Vec::new();
     for image in &images {
-        let mut container = json!({"name": container_name(image, images.len() > 1), "image": image, "resources": {}});
+        let mut container =
+            json!({"name": container_name(image, images.len() > 1), "image": image, "resources": {}});
         if !command.is_empty() {
             container["command"] = json!(command);
         }
@@ -192,7 +193,11 @@ pub(crate) async fn deployment(context: &Context) -> Outcome {
 fn container_name(image: &str, unique: bool) -> String {
     let name = image.rsplit('/').next().unwrap_or_default();
     let name = name.split(['@', ':']).next().unwrap_or_default();
-    let name: String = name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    let name: String = name
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+        .collect();
     let name = name.trim_matches('-').to_owned();
     if unique { format!("{name}-{}", suffix()) } else { name }
 }
@@ -228,7 +233,9 @@ pub(crate) async fn config_map(context: &Context) -> Outcome {
     for (key, bytes) in entries {
         match String::from_utf8(bytes) {
             Ok(text) => data.insert(key, text.into()),
-            Err(bytes) => binary.insert(key, base64::engine::general_purpose::STANDARD.encode(bytes.as_bytes()).into()),
+            Err(bytes) => {
+                binary.insert(key, base64::engine::general_purpose::STANDARD.encode(bytes.as_bytes()).into())
+            }
         };
     }
     let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "creationTimestamp": null}});
@@ -251,7 +258,8 @@ pub(crate) async fn secret(context: &Context) -> Outcome {
     for (key, bytes) in entries(context, "Secret", &name)? {
         data.insert(key, base64::engine::general_purpose::STANDARD.encode(bytes).into());
     }
-    let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "creationTimestamp": null}});
+    let mut object =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "creationTimestamp": null}});
     if !data.is_empty() {
         object["data"] = data.into();
     }
@@ -264,7 +272,8 @@ pub(crate) async fn secret(context: &Context) -> Outcome {
 
 fn entries(context: &Context, kind: &str, name: &str) -> Outcome<Vec<(String, Vec<u8>)>> {
     let flags = &context.flags;
-    let (literals, files, envs) = (flags.list("from-literal"), flags.list("from-file"), flags.list("from-env-file"));
+    let (literals, files, envs) =
+        (flags.list("from-literal"), flags.list("from-file"), flags.list("from-env-file"));
     if !envs.is_empty() && (!files.is_empty() || !literals.is_empty()) {
         return fail("from-env-file cannot be combined with from-file or from-literal");
     }
@@ -307,7 +316,11 @@ fn entries(context: &Context, kind: &str, name: &str) -> Outcome<Vec<(String, Ve
             return fail(if kind == "Secret" {
                 format!("cannot add key {key}, another key by that name already exists")
             } else {
-                format!("cannot add key {}, another key by that name already exists in Data for ConfigMap {}", quote(key), quote(name))
+                format!(
+                    "cannot add key {}, another key by that name already exists in Data for ConfigMap {}",
+                    quote(key),
+                    quote(name)
+                )
             });
         }
         seen.push(key);
@@ -400,7 +413,8 @@ async fn service(context: &Context, kind: &str) -> Outcome {
     let mut ports = Vec::new();
     for spec in &tcp {
         let (port, target) = parse_port(spec)?;
-        let mut entry = json!({"name": spec.replace(':', "-"), "port": port, "protocol": "TCP", "targetPort": target});
+        let mut entry =
+            json!({"name": spec.replace(':', "-"), "port": port, "protocol": "TCP", "targetPort": target});
         if kind == "NodePort" && flags.number("node-port") != 0 {
             entry["nodePort"] = flags.number("node-port").into();
         }

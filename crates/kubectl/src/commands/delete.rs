@@ -40,7 +40,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
     let raw = flags.text("raw");
     if !raw.is_empty() {
-        let bytes = context.client().await?.bytes(Method::DELETE, raw, &[], None, crate::client::JSON).await?;
+        let bytes =
+            context.client().await?.bytes(Method::DELETE, raw, &[], None, crate::client::JSON).await?;
         crate::context::out_bytes(&bytes);
         return Ok(());
     }
@@ -77,7 +78,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         "background" | "true" => "Background",
         "foreground" => "Foreground",
         "orphan" | "false" => "Orphan",
-        other => return fail(format!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\"")),
+        other => {
+            return fail(format!(
+                "invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""
+            ));
+        }
     };
     let mut builder = Builder::new(context, &flags.args);
     builder.latest = false;
@@ -168,8 +173,14 @@ fn confirmed(infos: &[Info]) -> bool {
 ///
 /// # Errors
 /// It takes longer than `timeout`, or the server fails.
-pub(crate) async fn gone(context: &Context, info: &Info, answer: &Value, timeout: Option<Duration>) -> Outcome {
-    let uid = answer.pointer("/metadata/uid").or_else(|| answer.pointer("/details/uid")).and_then(Value::as_str);
+pub(crate) async fn gone(
+    context: &Context,
+    info: &Info,
+    answer: &Value,
+    timeout: Option<Duration>,
+) -> Outcome {
+    let uid =
+        answer.pointer("/metadata/uid").or_else(|| answer.pointer("/details/uid")).and_then(Value::as_str);
     let wait = async {
         loop {
             let object = match context.client().await?.get(&info.path(), &[]).await {

@@ -3,7 +3,7 @@
 use crate::builder::{self, Builder, Info};
 use crate::context::{Context, out};
 use crate::describe;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag};
 use crate::object;
 
@@ -25,8 +25,10 @@ pub(crate) const FLAGS: [&[Flag]; 2] = [
 pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
     if flags.args.is_empty() && flags.list("filename").is_empty() {
-        context.err(&format!("You must specify the type of resource to describe. Use \"{} api-resources\" for a complete list of supported resources.\n\n", context.name));
-        return Err(context.usage("Required resource not specified."));
+        return fail(format!(
+            "You must specify the type of resource to describe. Use \"{} api-resources\" for a complete list of supported resources.\n",
+            context.name
+        ));
     }
     let mut builder = Builder::new(context, &flags.args);
     builder.empty_selector = true;
@@ -35,28 +37,38 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let found = builder.run(context).await?;
     let mut failures = found.failures;
     let mut infos = found.infos;
+    let mut by_beginning = false;
     // A name that does not exist may be the beginning of others.
     if flags.args.len() == 2 && infos.is_empty() && failures.len() == 1 && failures[0].is_not_found() {
         infos = by_prefix(context, &flags.args[0], &flags.args[1]).await?;
         if !infos.is_empty() {
             failures.clear();
+            by_beginning = true;
         }
     }
     let mut first = true;
     for info in &infos {
         match describe::describe(context, &info.mapping, &info.object).await {
             Ok(text) => {
-                if !std::mem::take(&mut first) {
+                if !std::mem::take(&mut first) && !by_beginning {
                     out("\n\n");
                 }
                 out(&text);
+                if by_beginning {
+                    out("\n");
+                }
             }
             Err(error) => failures.push(error),
         }
     }
     if infos.is_empty() && failures.is_empty() {
         let (namespace, _) = context.namespace().await?;
-        if flags.on("all-namespaces") || flags.args.first().is_some_and(|kind| matches!(kind.as_str(), "nodes" | "no" | "ns" | "namespaces")) {
+        if flags.on("all-namespaces")
+            || flags
+                .args
+                .first()
+                .is_some_and(|kind| matches!(kind.as_str(), "nodes" | "no" | "ns" | "namespaces"))
+        {
             context.err("No resources found\n");
         } else {
             context.err(&format!("No resources found in {namespace} namespace.\n"));

@@ -48,7 +48,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if infos.is_empty() {
         return fail("edit cancelled, no objects found");
     }
-    let shown = if infos.len() == 1 { infos[0].object.clone() } else { list_of(infos.iter().map(|i| i.object.clone()).collect()) };
+    let shown = if infos.len() == 1 {
+        infos[0].object.clone()
+    } else {
+        list_of(infos.iter().map(|i| i.object.clone()).collect())
+    };
     let mut shown = shown;
     if let Some(metadata) = shown["metadata"].as_object_mut() {
         metadata.remove("managedFields");
@@ -81,8 +85,14 @@ async fn save(context: &Context, infos: &[Info], body: &str) -> Outcome {
     }
     let format = Format::from_flags(context, false)?;
     for info in infos {
-        let Some(new) = edited.iter().find(|new| object::name(new) == info.name && new["kind"] == info.object["kind"]) else {
-            return fail(format!("{}/{} is gone from the file: names and kinds cannot be edited", info.mapping.named(), info.name));
+        let Some(new) =
+            edited.iter().find(|new| object::name(new) == info.name && new["kind"] == info.object["kind"])
+        else {
+            return fail(format!(
+                "{}/{} is gone from the file: names and kinds cannot be edited",
+                info.mapping.named(),
+                info.name
+            ));
         };
         let mut before = info.object.clone();
         if let Some(metadata) = before["metadata"].as_object_mut() {
@@ -93,8 +103,12 @@ async fn save(context: &Context, infos: &[Info], body: &str) -> Outcome {
             out(&format!("{}/{} skipped\n", info.mapping.named(), info.name));
             continue;
         }
-        let query = vec![("fieldManager", context.flags.text("field-manager").to_owned()), ("fieldValidation", write::validation(context)?.to_owned())];
-        let object = write::patch(context, info, MERGE, &patch, &query, context.flags.text("subresource")).await?;
+        let query = vec![
+            ("fieldManager", context.flags.text("field-manager").to_owned()),
+            ("fieldValidation", write::validation(context)?.to_owned()),
+        ];
+        let object =
+            write::patch(context, info, MERGE, &patch, &query, context.flags.text("subresource")).await?;
         if format.human() {
             out(&format!("{}/{} edited\n", info.mapping.named(), info.name));
         } else {
@@ -161,10 +175,15 @@ async fn differ(context: &Context) -> Outcome {
             Err(error) => return Err(error),
         };
         let merged = merged(context, &info, live.as_ref()).await?;
-        let group = if info.mapping.group.is_empty() { String::new() } else { format!("{}.", info.mapping.group) };
-        let name = format!("{group}{}.{}.{}.{}", info.mapping.version, info.mapping.kind, info.namespace, info.name);
+        let group =
+            if info.mapping.group.is_empty() { String::new() } else { format!("{}.", info.mapping.group) };
+        let name =
+            format!("{group}{}.{}.{}.{}", info.mapping.version, info.mapping.kind, info.namespace, info.name);
         let keep = context.flags.on("show-managed-fields");
-        std::fs::write(live_dir.path().join(&name), live.map_or(Ok(String::new()), |live| Format::Yaml.show(&live, keep))?)?;
+        std::fs::write(
+            live_dir.path().join(&name),
+            live.map_or(Ok(String::new()), |live| Format::Yaml.show(&live, keep))?,
+        )?;
         std::fs::write(merged_dir.path().join(&name), Format::Yaml.show(&merged, keep)?)?;
     }
     let external = std::env::var("KUBECTL_EXTERNAL_DIFF").ok().filter(|value| !value.is_empty());

@@ -48,10 +48,13 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     }
     let fields = fields.join(",");
     let path = context.resource("events").await?.collection(if everywhere { "" } else { &namespace });
-    let query: Vec<(&str, &str)> = if fields.is_empty() { Vec::new() } else { vec![("fieldSelector", fields.as_str())] };
+    let query: Vec<(&str, &str)> =
+        if fields.is_empty() { Vec::new() } else { vec![("fieldSelector", fields.as_str())] };
     let answer = context.client().await?.get(&path, &query).await?;
     let mut events = list(&answer, "/items").to_vec();
-    let wanted = |event: &Value| types.is_empty() || types.iter().any(|t| t.eq_ignore_ascii_case(text(event, "/type")));
+    let wanted = |event: &Value| {
+        types.is_empty() || types.iter().any(|t| t.eq_ignore_ascii_case(text(event, "/type")))
+    };
     events.retain(wanted);
     events.sort_by(|a, b| seen(a).cmp(seen(b)));
     for event in &mut events {
@@ -63,7 +66,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         if !format.human() {
             return Ok(());
         }
-        context.err(&if everywhere { "No events found.\n".to_owned() } else { format!("No events found in {namespace} namespace.\n") });
+        context.err(&if everywhere {
+            "No events found.\n".to_owned()
+        } else {
+            format!("No events found in {namespace} namespace.\n")
+        });
         return Ok(());
     }
     if !format.human() {
@@ -82,7 +89,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     }
     let mut growing = Growing::default();
     out(&growing.layout(&lines));
-    let mut query: Vec<(String, String)> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let mut query: Vec<(String, String)> =
+        query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     query.push(("watch".into(), "true".into()));
     query.push(("resourceVersion".into(), text(&answer, "/metadata/resourceVersion").into()));
     let mut stream = watch::open(context, &path, &query, crate::client::JSON).await?;
@@ -120,10 +128,14 @@ fn line(event: &Value, everywhere: bool) -> String {
     } else {
         first
     };
-    let namespace = if everywhere { format!("{}\t", text(event, "/metadata/namespace")) } else { String::new() };
+    let namespace =
+        if everywhere { format!("{}\t", text(event, "/metadata/namespace")) } else { String::new() };
     format!(
         "{namespace}{interval}\t{}\t{}\t{}/{}\t{}\n",
-        text(event, "/type"), text(event, "/reason"), text(event, "/involvedObject/kind"),
-        text(event, "/involvedObject/name"), text(event, "/message").trim()
+        text(event, "/type"),
+        text(event, "/reason"),
+        text(event, "/involvedObject/kind"),
+        text(event, "/involvedObject/name"),
+        text(event, "/message").trim()
     )
 }

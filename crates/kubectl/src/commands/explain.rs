@@ -21,8 +21,10 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
     let path = match flags.args.as_slice() {
         [] => {
-            context.err(&format!("You must specify the type of resource to explain. Use \"{} api-resources\" for a complete list of supported resources.\n", context.name));
-            return fail("");
+            return fail(format!(
+                "You must specify the type of resource to explain. Use \"{} api-resources\" for a complete list of supported resources.\n",
+                context.name
+            ));
         }
         [path] => path.trim_end_matches('.').to_owned(),
         _ => return fail("We accept only this format: explain RESOURCE"),
@@ -30,19 +32,25 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let mut parts = path.split('.');
     let resource = parts.next().unwrap_or_default();
     let fields: Vec<&str> = parts.collect();
-    let mut mapping = context.resource(resource).await?;
+    let mut mapping =
+        context.resource(resource).await.map_err(|error| crate::failure::Failure::Verbatim(error.text()))?;
     if let Some((group, version)) = flags.text("api-version").split_once('/') {
         (mapping.group, mapping.version) = (group.to_owned(), version.to_owned());
     }
-    let document = context.client().await?.get(&format!("/openapi/v3{}", mapping.root().replace("/api/", "/api/")), &[]).await?;
+    let document = context.client().await?.get(&format!("/openapi/v3{}", mapping.root()), &[]).await?;
     let schemas = &document["components"]["schemas"];
     let is = |schema: &&Value| {
         list(schema, "/x-kubernetes-group-version-kind").iter().any(|gvk| {
-            text(gvk, "/group") == mapping.group && text(gvk, "/version") == mapping.version && text(gvk, "/kind") == mapping.kind
+            text(gvk, "/group") == mapping.group
+                && text(gvk, "/version") == mapping.version
+                && text(gvk, "/kind") == mapping.kind
         })
     };
     let Some(root) = schemas.as_object().into_iter().flatten().map(|(_, schema)| schema).find(is) else {
-        return fail(format!("couldn't find resource for \"{}/{}, Kind={}\"", mapping.group, mapping.version, mapping.kind));
+        return fail(format!(
+            "couldn't find resource for \"{}/{}, Kind={}\"",
+            mapping.group, mapping.version, mapping.kind
+        ));
     };
     let mut schema = root.clone();
     let mut field_text = None;
@@ -50,22 +58,23 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         let inner = resolve(schemas, &schema);
         let property = inner["properties"][*field].clone();
         if property.is_null() {
+            out(&header(&mapping));
             return fail(format!("field \"{field}\" does not exist"));
         }
         if index + 1 == fields.len() {
-            field_text = Some((*field, type_of(schemas, &property), property["description"].as_str().unwrap_or_default().to_owned()));
+            field_text = Some((
+                *field,
+                type_of(schemas, &property),
+                property["description"].as_str().unwrap_or_default().to_owned(),
+            ));
         }
         schema = element(schemas, &property);
     }
-    let mut page = String::new();
-    if !mapping.group.is_empty() {
-        page.push_str(&format!("GROUP:      {}\n", mapping.group));
-    }
-    page.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", mapping.kind, mapping.version));
+    let mut page = header(&mapping);
     let shown = resolve(schemas, &schema);
     let own = shown["description"].as_str().unwrap_or_default();
     if let Some((field, type_, _)) = &field_text {
-        page.push_str(&format!("FIELD: {field} <{type_}>\n\n"));
+        page.push_str(&format!("FIELD: {field} <{type_}>\n\n\n"));
         if let Some(values) = enumeration(&shown) {
             page.push_str(&format!("ENUM:\n{values}\n"));
         }
@@ -75,7 +84,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         Some((_, _, text)) if !text.is_empty() && *text != own => format!("{text}\n{own}"),
         _ => own.to_owned(),
     };
-    page.push_str("\nDESCRIPTION:\n".trim_start_matches('\n'));
+    page.push_str("DESCRIPTION:\n");
     page.push_str(&wrap(if description.is_empty() { "<empty>" } else { &description }, 4));
     page.push('\n');
     if shown["properties"].is_object() {
@@ -87,9 +96,20 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     Ok(())
 }
 
+fn header(mapping: &crate::mapping::Mapping) -> String {
+    let group =
+        if mapping.group.is_empty() { String::new() } else { format!("GROUP:      {}\n", mapping.group) };
+    format!("{group}KIND:       {}\nVERSION:    {}\n\n", mapping.kind, mapping.version)
+}
+
 fn enumeration(schema: &Value) -> Option<String> {
     let values = schema["enum"].as_array()?;
-    Some(values.iter().map(|value| format!("    {}\n", crate::printers::go_template::go_value(value))).collect())
+    Some(
+        values
+            .iter()
+            .map(|value| format!("    {}\n", crate::printers::go_template::go_value(value)))
+            .collect(),
+    )
 }
 
 /// Behind `$ref` and `allOf`.
@@ -121,6 +141,9 @@ fn type_of(schemas: &Value, schema: &Value) -> String {
         let inner = &schemas[name];
         if inner["properties"].is_object() || inner["type"].is_null() || inner["type"] == "object" {
             return name.rsplit('.').next().unwrap_or_default().to_owned();
+        }
+        if name.ends_with("Time") {
+            return "string".into();
         }
         if name.ends_with("Quantity") || name.ends_with("IntOrString") || name.ends_with("Time") {
             return name.rsplit('.').next().unwrap_or_default().to_owned();
@@ -162,7 +185,10 @@ fn properties(schemas: &Value, schema: &Value, indent: usize, recursive: bool, p
             let values: Vec<&str> = values.lines().map(str::trim).collect();
             page.push_str(&format!("{gap}enum: {}\n", values.join(", ")));
         }
-        let description = property["description"].as_str().or(resolved["description"].as_str()).unwrap_or("<no description>");
+        let description = property["description"]
+            .as_str()
+            .or(resolved["description"].as_str())
+            .unwrap_or("<no description>");
         page.push_str(&wrap(description, indent + 2));
         page.push('\n');
     }
@@ -183,7 +209,7 @@ fn wrap(text: &str, indent: usize) -> String {
             }
             line.push_str(word);
         }
-        if line.is_empty() { out.push('\n') } else { out.push_str(&format!("{}{line}\n", " ".repeat(indent))) }
+        out.push_str(&format!("{}{line}\n", " ".repeat(indent)));
     }
     out
 }

@@ -55,8 +55,12 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     let flags = &context.flags;
     let object = &info.object;
-    if !matches!(info.mapping.kind.as_str(), "Pod" | "Service" | "ReplicationController" | "Deployment" | "ReplicaSet") {
-        let group = if info.mapping.group.is_empty() { String::new() } else { format!(".{}", info.mapping.group) };
+    if !matches!(
+        info.mapping.kind.as_str(),
+        "Pod" | "Service" | "ReplicationController" | "Deployment" | "ReplicaSet"
+    ) {
+        let group =
+            if info.mapping.group.is_empty() { String::new() } else { format!(".{}", info.mapping.group) };
         return fail(format!("cannot expose a {}{group}", info.mapping.kind));
     }
     let selector = match flags.text("selector") {
@@ -73,7 +77,8 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
             let Ok(port) = port.parse::<i64>() else {
                 return fail(format!("strconv.Atoi: parsing \"{port}\": invalid syntax"));
             };
-            let known = ports.iter().find(|(number, _)| *number == port).map(|(_, protocol)| protocol.clone());
+            let known =
+                ports.iter().find(|(number, _)| *number == port).map(|(_, protocol)| protocol.clone());
             all.push((port, known.unwrap_or_else(|| "TCP".into())));
         }
         all
@@ -84,7 +89,8 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     let many = numbers.len() > 1;
     let mut entries = Vec::new();
     for (index, (port, protocol)) in numbers.iter().enumerate() {
-        let protocol = if flags.text("protocol").is_empty() { protocol.as_str() } else { flags.text("protocol") };
+        let protocol =
+            if flags.text("protocol").is_empty() { protocol.as_str() } else { flags.text("protocol") };
         let target = match flags.text("target-port") {
             "" => json!(port),
             text => text.parse::<i64>().map_or_else(|_| json!(text), Value::from),
@@ -108,7 +114,12 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     if labels.as_object().is_some_and(|l| !l.is_empty()) {
         service["metadata"]["labels"] = labels;
     }
-    for (flag, field) in [("type", "type"), ("cluster-ip", "clusterIP"), ("load-balancer-ip", "loadBalancerIP"), ("session-affinity", "sessionAffinity")] {
+    for (flag, field) in [
+        ("type", "type"),
+        ("cluster-ip", "clusterIP"),
+        ("load-balancer-ip", "loadBalancerIP"),
+        ("session-affinity", "sessionAffinity"),
+    ] {
         if !flags.text(flag).is_empty() {
             service["spec"][field] = flags.text(flag).into();
         }
@@ -135,7 +146,9 @@ fn selector_of(object: &Value) -> Outcome<Map<String, Value>> {
         "Pod" => &object["metadata"]["labels"],
         "Deployment" | "ReplicaSet" => {
             if !object::list(object, "/spec/selector/matchExpressions").is_empty() {
-                return fail("couldn't retrieve selectors via --selector flag or introspection: couldn't convert expressions - \"matchExpressions\" to map-based selector format");
+                return fail(
+                    "couldn't retrieve selectors via --selector flag or introspection: couldn't convert expressions - \"matchExpressions\" to map-based selector format",
+                );
             }
             &object["spec"]["selector"]["matchLabels"]
         }
@@ -143,9 +156,9 @@ fn selector_of(object: &Value) -> Outcome<Map<String, Value>> {
     };
     match selector.as_object() {
         Some(labels) if !labels.is_empty() => Ok(labels.clone()),
-        _ if object["kind"] == "Pod" => {
-            fail("couldn't retrieve selectors via --selector flag or introspection: the pod has no labels and cannot be exposed")
-        }
+        _ if object["kind"] == "Pod" => fail(
+            "couldn't retrieve selectors via --selector flag or introspection: the pod has no labels and cannot be exposed",
+        ),
         _ => fail(format!(
             "couldn't retrieve selectors via --selector flag or introspection: the {} has no pod selector set",
             object::text(object, "/kind").to_lowercase()
@@ -159,7 +172,10 @@ fn ports_of(object: &Value) -> Vec<(i64, String)> {
         object::list(object, "/spec/ports").iter().collect()
     } else {
         let spec = write::pod_spec(object).unwrap_or("/spec");
-        object::list(object, &format!("{spec}/containers")).iter().flat_map(|c| object::list(c, "/ports")).collect()
+        object::list(object, &format!("{spec}/containers"))
+            .iter()
+            .flat_map(|c| object::list(c, "/ports"))
+            .collect()
     };
     let field = if object["kind"] == "Service" { "/port" } else { "/containerPort" };
     entries

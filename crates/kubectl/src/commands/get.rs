@@ -37,8 +37,7 @@ pub(crate) const FLAGS: [&[Flag]; 4] = [
 ];
 
 /// What the server is asked for when people are to read it.
-pub(crate) const TABLE: &str =
-    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
 
 /// Runs it.
 ///
@@ -98,7 +97,9 @@ async fn get_raw(context: &Context, raw: &str) -> Outcome {
         return fail("arguments may not be passed when --raw is specified");
     }
     if flags.on("watch") || flags.on("watch-only") || !flags.text("selector").is_empty() {
-        return fail("--raw may not be specified with other flags that filter the server request or alter the output");
+        return fail(
+            "--raw may not be specified with other flags that filter the server request or alter the output",
+        );
     }
     if !flags.text("output").is_empty() {
         return fail("--raw and --output are mutually exclusive");
@@ -159,7 +160,8 @@ async fn tables(context: &Context, found: Found, by: &str) -> Outcome {
     let mut start = 0;
     while start < infos.len() {
         let mapping = &infos[start].mapping;
-        let end = infos[start..].iter().position(|i| i.mapping != *mapping).map_or(infos.len(), |n| start + n);
+        let end =
+            infos[start..].iter().position(|i| i.mapping != *mapping).map_or(infos.len(), |n| start + n);
         let mut options = options(context);
         options.with_namespace = all_namespaces && mapping.namespaced;
         options.kind = many.then(|| mapping.named());
@@ -283,7 +285,11 @@ async fn watch_it(context: &Context) -> Outcome {
     let flags = &context.flags;
     let only = flags.on("watch-only") && !flags.on("watch") || flags.on("watch-only");
     if !flags.text("sort-by").is_empty() {
-        let which = if flags.on("watch") { "--watch requested, --sort-by will be ignored for watch events received" } else { "--watch-only requested, --sort-by will be ignored" };
+        let which = if flags.on("watch") {
+            "--watch requested, --sort-by will be ignored for watch events received"
+        } else {
+            "--watch-only requested, --sort-by will be ignored"
+        };
         context.err(&format!("warning: {which}\n"));
     }
     let format = Format::from_flags(context, true)?;
@@ -303,17 +309,25 @@ async fn watch_it(context: &Context) -> Outcome {
         return fail("you may only specify a single resource type");
     }
     if infos.len() > 1 && !info.name.is_empty() {
-        return fail("watch is only supported on individual resources and resource collections - more than 1 resource was found");
+        return fail(
+            "watch is only supported on individual resources and resource collections - more than 1 resource was found",
+        );
     }
-    let mut screen = Screen { context, format, growing: Growing::default(), headers: true, info, columns: Value::Null };
+    let mut screen =
+        Screen { context, format, growing: Growing::default(), headers: true, info, columns: Value::Null };
     let list = info.name.is_empty();
     if !only {
         for info in &infos {
             screen.first(&info.object, list)?;
         }
     }
-    let version = if list { object::text(&infos[infos.len() - 1].object, "/metadata/resourceVersion").to_owned() } else { "0".to_owned() };
-    let mut query: Vec<(String, String)> = vec![("watch".into(), "true".into()), ("resourceVersion".into(), version)];
+    let version = if list {
+        object::text(&infos[infos.len() - 1].object, "/metadata/resourceVersion").to_owned()
+    } else {
+        "0".to_owned()
+    };
+    let mut query: Vec<(String, String)> =
+        vec![("watch".into(), "true".into()), ("resourceVersion".into(), version)];
     let own = format!("metadata.name={}", info.name);
     let fields = if list { flags.text("field-selector").to_owned() } else { own };
     for (key, value) in [("labelSelector", flags.text("selector").to_owned()), ("fieldSelector", fields)] {
@@ -364,7 +378,11 @@ impl Screen<'_> {
 
     fn event(&mut self, event: &Value) -> Outcome {
         let kind = event["type"].as_str().unwrap_or_default();
-        if self.format.human() { self.table(&event["object"], kind) } else { self.object(&event["object"], kind) }
+        if self.format.human() {
+            self.table(&event["object"], kind)
+        } else {
+            self.object(&event["object"], kind)
+        }
     }
 
     fn table(&mut self, object: &Value, kind: &str) -> Outcome {
@@ -408,7 +426,9 @@ impl Screen<'_> {
         let text = self.format.show(&shown, keep)?;
         let text = match (&self.format, self.headers) {
             (Format::Yaml, false) => format!("---\n{text}"),
-            (Format::Columns(_), false) => text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()),
+            (Format::Columns(_), false) => {
+                text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())
+            }
             _ => text,
         };
         self.headers = false;

@@ -60,7 +60,10 @@ async fn change(context: &Context, what: &str) -> Outcome {
     let (resources, changes) = flags.args.split_at(at);
     if let Some(resource) = changes.iter().find(|arg| !is_change(arg)) {
         let _ = resource;
-        return fail(format!("all resources must be specified before {what} changes: {}", changes.iter().find(|arg| !is_change(arg)).map_or("", |a| a)));
+        return fail(format!(
+            "all resources must be specified before {what} changes: {}",
+            changes.iter().find(|arg| !is_change(arg)).map_or("", |a| a)
+        ));
     }
     let teller = Teller::from_flags(context)?;
     if flags.on("list") && !flags.text("output").is_empty() {
@@ -118,7 +121,10 @@ fn wanted(changes: &[String], label: bool) -> Outcome<Wanted> {
             fail("can not both modify and remove a label in the same command")
         } else {
             let keys: Vec<String> = both.iter().map(|k| (*k).clone()).collect();
-            fail(format!("can not both modify and remove the following annotation(s) in the same command: {}", keys.join(", ")))
+            fail(format!(
+                "can not both modify and remove the following annotation(s) in the same command: {}",
+                keys.join(", ")
+            ))
         };
     }
     Ok(wanted)
@@ -198,7 +204,11 @@ fn list(info: &Info, current: &BTreeMap<String, String>, field: &str, single: bo
     Ok(())
 }
 
-fn refuse_overwrites(current: &BTreeMap<String, String>, set: &BTreeMap<String, String>, label: bool) -> Outcome {
+fn refuse_overwrites(
+    current: &BTreeMap<String, String>,
+    set: &BTreeMap<String, String>,
+    label: bool,
+) -> Outcome {
     let taken = |(key, value): (&String, &String)| {
         let now = current.get(key)?;
         (now != value || !label).then(|| format!("'{key}' already has a value ({now})"))
@@ -208,7 +218,8 @@ fn refuse_overwrites(current: &BTreeMap<String, String>, set: &BTreeMap<String, 
         return Ok(());
     }
     if label {
-        let each = taken.into_iter().map(|text| Failure::Message(format!("{text}, and --overwrite is false")));
+        let each =
+            taken.into_iter().map(|text| Failure::Message(format!("{text}, and --overwrite is false")));
         return Failure::aggregate(each.collect());
     }
     fail(format!("--overwrite is false but found the following declared annotation(s): {}", taken.join("; ")))

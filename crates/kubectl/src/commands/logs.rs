@@ -41,7 +41,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let target = match flags.args.as_slice() {
         [] if selector.is_empty() => return Err(context.usage(usage)),
         [] => None,
-        [_, ..] if !selector.is_empty() => return Err(context.usage("only a selector (-l) or a POD name is allowed")),
+        [_, ..] if !selector.is_empty() => {
+            return Err(context.usage("only a selector (-l) or a POD name is allowed"));
+        }
         [one] => Some(one.clone()),
         [one, two] => {
             if !container.is_empty() {
@@ -53,7 +55,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         _ => return Err(context.usage(usage)),
     };
     if flags.on("all-containers") && !container.is_empty() {
-        return fail(format!("--all-containers=true should not be specified with container name {container}"));
+        return fail(format!(
+            "--all-containers=true should not be specified with container name {container}"
+        ));
     }
     if !flags.text("since-time").is_empty() && flags.span("since") != 0 {
         return fail("at most one of `sinceTime` or `sinceSeconds` may be specified");
@@ -71,7 +75,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if flags.on("follow") && streams.len() as i64 > flags.number("max-log-requests") {
         return fail(format!(
             "you are attempting to follow {} log streams, but maximum allowed concurrency is {}, use --max-log-requests to increase the limit",
-            streams.len(), flags.number("max-log-requests")
+            streams.len(),
+            flags.number("max-log-requests")
         ));
     }
     if flags.on("follow") && streams.len() > 1 {
@@ -95,19 +100,25 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
     let Some(target) = target else {
         let mut builder = Builder::new(context, &["pods".to_owned()]);
         builder.empty_selector = true;
-        let found: Vec<Value> = builder.run(context).await?.all()?.into_iter().map(|info| info.object).collect();
+        let found: Vec<Value> =
+            builder.run(context).await?.all()?.into_iter().map(|info| info.object).collect();
         if found.is_empty() {
             let (namespace, _) = context.namespace().await?;
             context.err(&format!("No resources found in {namespace} namespace.\n"));
         }
         return Ok(found);
     };
-    let args = if target.contains('/') { vec![target.to_owned()] } else { vec!["pods".into(), target.to_owned()] };
+    let args =
+        if target.contains('/') { vec![target.to_owned()] } else { vec!["pods".into(), target.to_owned()] };
     let mut builder = Builder::new(context, &args);
     builder.selector = None;
-    let mut infos = builder.run(context).await?.all().map_err(|error| match target.contains('/') {
-        _ if error.is_not_found() => error,
-        true => Failure::Message(error.text()),
+    let (namespace, _) = context.namespace().await?;
+    let mut infos = builder.run(context).await?.all().map_err(|error| match error.is_not_found() {
+        true => Failure::Message(format!(
+            "error from server (NotFound): {} in namespace {}",
+            error.text(),
+            quote(&namespace)
+        )),
         false => error,
     })?;
     let Some(info) = infos.pop() else { return Ok(Vec::new()) };
@@ -115,9 +126,18 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
         return Ok(vec![info.object]);
     }
     let selector = match info.mapping.kind.as_str() {
-        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => object::selector_text(&info.object["spec"]["selector"]),
-        "ReplicationController" | "Service" => object::joined(&object::strings(&info.object, "/spec/selector")),
-        _ => return fail(format!("cannot get the logs from {}/{}, Kind={}: selector for {0}/{1}, Kind={2} not implemented", info.mapping.group, info.mapping.version, info.mapping.kind)),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => {
+            object::selector_text(&info.object["spec"]["selector"])
+        }
+        "ReplicationController" | "Service" => {
+            object::joined(&object::strings(&info.object, "/spec/selector"))
+        }
+        _ => {
+            return fail(format!(
+                "cannot get the logs from {}/{}, Kind={}: selector for {0}/{1}, Kind={2} not implemented",
+                info.mapping.group, info.mapping.version, info.mapping.kind
+            ));
+        }
     };
     let path = context.resource("pods").await?.collection(&info.namespace);
     let list_ = context.client().await?.get(&path, &[("labelSelector", selector.as_str())]).await?;
@@ -141,7 +161,8 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
 }
 
 fn containers(context: &Context, pod: &Value, wanted: &str) -> Outcome<Vec<String>> {
-    let names = |field: &str| list(pod, field).iter().map(|c| text(c, "/name").to_owned()).collect::<Vec<_>>();
+    let names =
+        |field: &str| list(pod, field).iter().map(|c| text(c, "/name").to_owned()).collect::<Vec<_>>();
     let (init, main) = (names("/spec/initContainers"), names("/spec/containers"));
     if context.flags.on("all-containers") {
         return Ok(init.into_iter().chain(main).collect());
@@ -169,7 +190,13 @@ async fn stream(context: &Context, pod: &Value, container: &str, selected: bool)
             query.push((key, "true".into()));
         }
     }
-    let tail = if flags.given("tail") { flags.number("tail") } else if selected { 10 } else { -1 };
+    let tail = if flags.given("tail") {
+        flags.number("tail")
+    } else if selected {
+        10
+    } else {
+        -1
+    };
     if tail >= 0 {
         query.push(("tailLines", tail.to_string()));
     }
@@ -182,12 +209,10 @@ async fn stream(context: &Context, pod: &Value, container: &str, selected: bool)
         }
     }
     let query: Vec<(&str, &str)> = query.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let response = context.client().await?.send(Method::GET, &path, &query, None, "application/json, */*").await?;
-    let prefix = if flags.on("prefix") {
-        format!("[pod/{}/{container}] ", object::name(pod))
-    } else {
-        String::new()
-    };
+    let response =
+        context.client().await?.send(Method::GET, &path, &query, None, "application/json, */*").await?;
+    let prefix =
+        if flags.on("prefix") { format!("[pod/{}/{container}] ", object::name(pod)) } else { String::new() };
     let mut lines = Lines::new(response.into_body());
     loop {
         let line = tokio::select! {

@@ -16,7 +16,8 @@ pub(crate) async fn options(_context: &Context) -> Outcome {
     let mut text = String::from("The following options can be passed to any command:\n\n");
     for flag in &GLOBAL {
         let letter = if flag.short == ' ' { String::new() } else { format!("-{}, ", flag.short) };
-        let default = if flag.takes == Takes::Text { format!("'{}'", flag.default) } else { flag.default.to_owned() };
+        let default =
+            if flag.takes == Takes::Text { format!("'{}'", flag.default) } else { flag.default.to_owned() };
         text.push_str(&format!("    {letter}--{}={default}:\n\t{}\n\n", flag.name, flag.help));
     }
     out(&text);
@@ -93,7 +94,8 @@ fn described(context: &Context) -> clap::Command {
         }
         described.subcommands(command.commands.iter().map(one))
     }
-    let root = clap::Command::new(if context.name == "kubectl" { "kubectl" } else { "sagong" }).disable_help_flag(true);
+    let root = clap::Command::new(if context.name == "kubectl" { "kubectl" } else { "sagong" })
+        .disable_help_flag(true);
     let root = root.args(GLOBAL.iter().map(|flag| argument(flag).global(true)));
     root.subcommands(super::COMMANDS.iter().map(one))
 }
@@ -111,15 +113,17 @@ pub(crate) async fn streams(context: &Context) -> Outcome {
     let verb = context.command.rsplit(' ').next().unwrap_or_default().to_owned();
     let args = &context.flags.args;
     let Some(target) = args.first() else {
+        if verb == "exec" {
+            return fail("pod, type/name or --filename must be specified");
+        }
         return Err(context.usage(match verb.as_str() {
-            "exec" => "pod, type/name or --filename must be specified",
             "attach" => "at least 1 argument is required for attach",
             "port-forward" => "TYPE/NAME and list of ports are required for port-forward",
             _ => "source and destination are required",
         }));
     };
     if verb == "exec" && args.len() < 2 {
-        return Err(context.usage("you must specify at least one command for the container"));
+        return fail("you must specify at least one command for the container");
     }
     if verb == "port-forward" && args.len() < 2 {
         return Err(context.usage("TYPE/NAME and list of ports are required for port-forward"));

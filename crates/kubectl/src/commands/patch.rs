@@ -44,13 +44,21 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         "json" => JSON_PATCH,
         "merge" => MERGE,
         "strategic" => STRATEGIC,
-        _ => return fail(format!("--type must be one of [json merge strategic], not {}", quote(flags.text("type")))),
+        _ => {
+            return fail(format!(
+                "--type must be one of [json merge strategic], not {}",
+                quote(flags.text("type"))
+            ));
+        }
     };
     let text = if file.is_empty() {
         text.to_owned()
     } else {
         std::fs::read_to_string(file).map_err(|error| {
-            Failure::Message(format!("unable to read patch file: open {file}: {}", crate::failure::io_text(&error)))
+            Failure::Message(format!(
+                "unable to read patch file: open {file}: {}",
+                crate::failure::io_text(&error)
+            ))
         })?
     };
     // What looks like JSON is for the server to read.
@@ -80,7 +88,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             Ok(mut object) => {
                 let changed = object != info.object || !subresource.is_empty();
                 if let Some(cause) = write::cause(context).filter(|_| changed) {
-                    let record = serde_json::json!({"metadata": {"annotations": {write::CHANGE_CAUSE: cause}}});
+                    let record =
+                        serde_json::json!({"metadata": {"annotations": {write::CHANGE_CAUSE: cause}}});
                     object = write::patch(context, &info, MERGE, &record, &query, "").await?;
                 }
                 teller.tell(&object, if changed { "patched" } else { "patched (no change)" })?;
@@ -102,12 +111,18 @@ fn locally(
     body: &[u8],
 ) -> Outcome<serde_json::Value> {
     use sagong_api::patch as api;
-    let known = sagong_api::kinds::registry().iter().map(|k| k.identity()).find(|i| i.kind == mapping.kind && i.api_version() == mapping.api_version());
+    let known = sagong_api::kinds::registry()
+        .iter()
+        .map(|k| k.identity())
+        .find(|i| i.kind == mapping.kind && i.api_version() == mapping.api_version());
     let result = match (kind, known) {
         (JSON_PATCH, _) => api::json(object, body),
         (STRATEGIC, Some(identity)) => api::strategic(&identity, object, body),
         (STRATEGIC, None) => {
-            return fail(format!("strategic merge patch is not supported for {} locally, try --type merge", mapping.kind));
+            return fail(format!(
+                "strategic merge patch is not supported for {} locally, try --type merge",
+                mapping.kind
+            ));
         }
         _ => api::merge(object, body),
     };

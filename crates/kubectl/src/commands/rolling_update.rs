@@ -21,7 +21,12 @@ pub(crate) const FLAGS: [&[Flag]; 2] = [
     &[
         flag("image", Takes::Text, "", "Image of the new pods"),
         flag("container", Takes::Text, "", "Container that gets the image"),
-        flag("deployment-label-key", Takes::Text, "deployment", "Label that tells the controllers' pods apart"),
+        flag(
+            "deployment-label-key",
+            Takes::Text,
+            "deployment",
+            "Label that tells the controllers' pods apart",
+        ),
         flag("update-period", Takes::Span, "1m0s", "Pause between steps"),
         flag("poll-interval", Takes::Span, "3s", "How often to look"),
         flag("timeout", Takes::Span, "5m0s", "How long a step may take"),
@@ -68,13 +73,17 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         new_name = Some(object::name(&document.object).to_owned());
         document.object
     } else {
-        let name = new_name.clone().unwrap_or_else(|| format!("{old_name}-{}", hash(&format!("{}{image}", old["spec"]))));
+        let name = new_name
+            .clone()
+            .unwrap_or_else(|| format!("{old_name}-{}", hash(&format!("{}{image}", old["spec"]))));
         new_name = Some(name.clone());
         run.derived(&old, &name, image)?
     };
     let Some(new_name) = new_name else { return fail("the new controller needs a name") };
     if new_name == *old_name {
-        return fail(format!("{new_name} cannot have the same name as the existing ReplicationController {old_name}"));
+        return fail(format!(
+            "{new_name} cannot have the same name as the existing ReplicationController {old_name}"
+        ));
     }
     if flags.on("rollback") {
         let (from, to) = (run.get(&new_name).await?, old);
@@ -90,7 +99,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 
 /// Six hex digits of a text.
 fn hash(text: &str) -> String {
-    let sum = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let sum = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{:08x}", sum >> 32)
 }
 
@@ -114,7 +125,9 @@ impl Run<'_> {
     fn derived(&self, old: &Value, name: &str, image: &str) -> Outcome<Value> {
         let mut new = json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": name, "labels": object::labels(old)}, "spec": old["spec"]});
         let wanted = self.context.flags.text("container");
-        let Some(containers) = new.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut) else {
+        let Some(containers) =
+            new.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut)
+        else {
             return fail("the controller has no containers");
         };
         if containers.len() > 1 && wanted.is_empty() {
@@ -143,7 +156,9 @@ impl Run<'_> {
         let client = self.context.client().await?;
         let found = client.get(&pods.collection(namespace), &[("labelSelector", selector.as_str())]).await?;
         for pod in object::list(&found, "/items") {
-            client.call(Method::PATCH, &pods.object(namespace, object::name(pod)), &[], Some((MERGE, &label))).await?;
+            client
+                .call(Method::PATCH, &pods.object(namespace, object::name(pod)), &[], Some((MERGE, &label)))
+                .await?;
         }
         self.patch(name, &json!({"spec": {"selector": {&self.key: value}}})).await?;
         Ok(())
@@ -157,7 +172,11 @@ impl Run<'_> {
         let value = hash(&format!("{name}{}", new["spec"]["template"]));
         new["spec"]["selector"][&self.key] = value.clone().into();
         new["spec"]["template"]["metadata"]["labels"][&self.key] = value.into();
-        let wanted = if self.context.flags.list("filename").is_empty() { wanted } else { number(&new, "/spec/replicas").max(1) };
+        let wanted = if self.context.flags.list("filename").is_empty() {
+            wanted
+        } else {
+            number(&new, "/spec/replicas").max(1)
+        };
         write::annotate(&mut new, DESIRED, &wanted.to_string());
         new["spec"]["replicas"] = 0.into();
         let mut info = self.info(name).await?;
@@ -171,10 +190,16 @@ impl Run<'_> {
     /// One up, one down, until the old one is empty; then it goes.
     async fn update(&self, old: Value, new: Value, final_name: &str, back: bool) -> Outcome {
         let (old_name, new_name) = (object::name(&old).to_owned(), object::name(&new).to_owned());
-        let annotated = object::strings(&new, "/metadata/annotations").remove(DESIRED).and_then(|text| text.parse::<i64>().ok());
-        let wanted = annotated.unwrap_or_else(|| number(&old, "/spec/replicas").max(number(&new, "/spec/replicas")));
+        let annotated = object::strings(&new, "/metadata/annotations")
+            .remove(DESIRED)
+            .and_then(|text| text.parse::<i64>().ok());
+        let wanted =
+            annotated.unwrap_or_else(|| number(&old, "/spec/replicas").max(number(&new, "/spec/replicas")));
         let (mut down, mut up) = (number(&old, "/spec/replicas"), number(&new, "/spec/replicas"));
-        out(&format!("Scaling up {new_name} from {up} to {wanted}, scaling down {old_name} from {down} to 0 (keep {wanted} pods available, don't exceed {} pods)\n", wanted + 1));
+        out(&format!(
+            "Scaling up {new_name} from {up} to {wanted}, scaling down {old_name} from {down} to 0 (keep {wanted} pods available, don't exceed {} pods)\n",
+            wanted + 1
+        ));
         while up < wanted || down > 0 {
             if up < wanted {
                 up += 1;
@@ -228,13 +253,17 @@ impl Run<'_> {
         loop {
             let now = self.get(name).await?;
             let seen = number(&now, "/status/observedGeneration") >= number(&now, "/metadata/generation");
-            if seen && number(&now, "/status/replicas") == count && number(&now, "/status/readyReplicas") >= count {
+            if seen
+                && number(&now, "/status/replicas") == count
+                && number(&now, "/status/readyReplicas") >= count
+            {
                 return Ok(());
             }
             if began.elapsed() > self.timeout {
                 return Err(Failure::Message(format!(
                     "timed out waiting for the pods of {name}: {} of {count} are ready\nnext: {} get pods, then run the same command again to go on, or with --rollback to go back",
-                    number(&now, "/status/readyReplicas"), self.context.name
+                    number(&now, "/status/readyReplicas"),
+                    self.context.name
                 )));
             }
             tokio::time::sleep(self.poll).await;

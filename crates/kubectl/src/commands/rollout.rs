@@ -35,7 +35,11 @@ pub(crate) const HISTORY_FLAGS: [&[Flag]; 3] = [
 pub(crate) const UNDO_FLAGS: [&[Flag]; 3] = [
     &PRINT,
     &builder::FILES,
-    &[builder::SELECTOR, DRY_RUN, flag("to-revision", Takes::Number, "0", "The revision; 0 is the one before")],
+    &[
+        builder::SELECTOR,
+        DRY_RUN,
+        flag("to-revision", Takes::Number, "0", "The revision; 0 is the one before"),
+    ],
 ];
 
 async fn infos(context: &Context, latest: bool) -> Outcome<(Vec<Info>, Vec<Failure>)> {
@@ -129,7 +133,11 @@ async fn change(
     for info in infos {
         let mut next = info.object.clone();
         if let Err(why) = edit(&info, &mut next) {
-            failures.push(Failure::Message(format!("error: {} \"{}\" {why}", info.mapping.qualified(), info.name)));
+            failures.push(Failure::Message(format!(
+                "error: {} \"{}\" {why}",
+                info.mapping.qualified(),
+                info.name
+            )));
             continue;
         }
         if teller.dry_run == DryRun::Client {
@@ -159,7 +167,10 @@ pub(crate) async fn history(context: &Context) -> Outcome {
     let (infos, mut failures) = infos(context, true).await?;
     for info in infos {
         if !deployment(&info) {
-            failures.push(Failure::Message(format!("no history viewer has been implemented for \"{}\"", group_kind(&info))));
+            failures.push(Failure::Message(format!(
+                "no history viewer has been implemented for \"{}\"",
+                group_kind(&info)
+            )));
             continue;
         }
         let sets = revisions::replica_sets(context, &info.object).await?;
@@ -184,7 +195,8 @@ fn history_text(sets: &[Value], wanted: i64) -> Outcome<String> {
     if sets.is_empty() {
         return Ok("No rollout history found.".into());
     }
-    let cause = |set: &Value| object::strings(set, "/metadata/annotations").remove(CHANGE_CAUSE).unwrap_or_default();
+    let cause =
+        |set: &Value| object::strings(set, "/metadata/annotations").remove(CHANGE_CAUSE).unwrap_or_default();
     if wanted > 0 {
         let Some(set) = sets.iter().find(|set| revisions::revision(set) == wanted) else {
             return fail("unable to find the specified revision");
@@ -245,13 +257,18 @@ async fn back(context: &Context, info: &Info, teller: &Teller) -> Outcome<String
     };
     let template = revisions::without_hash(&set["spec"]["template"]);
     if teller.dry_run == DryRun::Client {
-        return Ok(describe::template_text(&template));
+        return Ok(describe::template_text(&set["spec"]["template"]));
     }
     if info.object["spec"]["paused"] == true {
-        return fail("you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again");
+        return fail(
+            "you cannot rollback a paused deployment; resume it first with 'kubectl rollout resume' and try again",
+        );
     }
     if template == revisions::without_hash(&info.object["spec"]["template"]) {
-        return Ok(format!("skipped rollback (current template already matches revision {})", revisions::revision(set)));
+        return Ok(format!(
+            "skipped rollback (current template already matches revision {})",
+            revisions::revision(set)
+        ));
     }
     // The deployment keeps what is its own; the rest comes from the replica set.
     const OWN: [&str; 6] = [
@@ -289,7 +306,10 @@ pub(crate) async fn status(context: &Context) -> Outcome {
     let (infos, mut failures) = infos(context, true).await?;
     for info in infos {
         if !matches!(info.mapping.kind.as_str(), "Deployment") {
-            failures.push(Failure::Message(format!("no status viewer has been implemented for {}", info.mapping.kind)));
+            failures.push(Failure::Message(format!(
+                "no status viewer has been implemented for {}",
+                info.mapping.kind
+            )));
             continue;
         }
         let wait = follow(context, &info, revision);
@@ -329,10 +349,16 @@ pub(crate) fn progress(object: &Value, revision: i64) -> Outcome<(String, bool)>
         (number(object, "/spec/replicas"), n("updatedReplicas"), n("replicas"), n("availableReplicas"));
     let waiting = format!("Waiting for deployment \"{name}\" rollout to finish: ");
     if updated < wanted {
-        return Ok((format!("{waiting}{updated} out of {wanted} new replicas have been updated...\n"), false));
+        return Ok((
+            format!("{waiting}{updated} out of {wanted} new replicas have been updated...\n"),
+            false,
+        ));
     }
     if total > updated {
-        return Ok((format!("{waiting}{} old replicas are pending termination...\n", total - updated), false));
+        return Ok((
+            format!("{waiting}{} old replicas are pending termination...\n", total - updated),
+            false,
+        ));
     }
     if available < updated {
         return Ok((format!("{waiting}{available} of {updated} updated replicas are available...\n"), false));

@@ -149,7 +149,9 @@ pub(crate) async fn autoscale(context: &Context) -> Outcome {
         return fail(format!("--max=MAXPODS is required and must be at least 1, max: {max}"));
     }
     if max < min {
-        return fail(format!("--max=MAXPODS must be larger or equal to --min=MINPODS, max: {max}, min: {min}"));
+        return fail(format!(
+            "--max=MAXPODS must be larger or equal to --min=MINPODS, max: {max}, min: {min}"
+        ));
     }
     let mut builder = Builder::new(context, &flags.args);
     builder.latest = true;
@@ -206,8 +208,10 @@ async fn schedulable(context: &Context, on: bool) -> Outcome {
             continue;
         }
         if dry_run != DryRun::Client {
-            let body = json!({"spec": {"unschedulable": if on { serde_json::Value::Null } else { true.into() }}});
-            let query = if dry_run == DryRun::Server { vec![("dryRun", "All".to_owned())] } else { Vec::new() };
+            let body =
+                json!({"spec": {"unschedulable": if on { serde_json::Value::Null } else { true.into() }}});
+            let query =
+                if dry_run == DryRun::Server { vec![("dryRun", "All".to_owned())] } else { Vec::new() };
             if let Err(error) = write::patch(context, &info, STRATEGIC, &body, &query, "").await {
                 failures.push(error);
                 continue;

@@ -9,6 +9,7 @@ use crate::object::{self, list, text};
 use crate::printers::{PRINT, table, yaml};
 use http::Method;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 
 /// Flags of `api-resources`.
 pub(crate) const RESOURCES_FLAGS: [&[Flag]; 1] = [&[
@@ -64,7 +65,14 @@ pub(crate) async fn resources(context: &Context) -> Outcome {
         lines.push_str(if wide { "\tVERBS\tCATEGORIES\n" } else { "\n" });
     }
     for m in &all {
-        lines.push_str(&format!("{}\t{}\t{}\t{}\t{}", m.plural, m.short_names.join(","), m.api_version(), m.namespaced, m.kind));
+        lines.push_str(&format!(
+            "{}\t{}\t{}\t{}\t{}",
+            m.plural,
+            m.short_names.join(","),
+            m.api_version(),
+            m.namespaced,
+            m.kind
+        ));
         if wide {
             lines.push_str(&format!("\t{}\t{}", m.verbs.join(","), m.categories.join(",")));
         }
@@ -86,8 +94,10 @@ pub(crate) async fn versions(context: &Context) -> Outcome {
         return Err(context.usage(&format!("unexpected arguments: [{}]", context.flags.args.join(" "))));
     }
     let all = group_versions(context.client().await?).await?;
-    let mut names: Vec<String> =
-        all.into_iter().map(|(group, version, _)| if group.is_empty() { version } else { format!("{group}/{version}") }).collect();
+    let mut names: Vec<String> = all
+        .into_iter()
+        .map(|(group, version, _)| if group.is_empty() { version } else { format!("{group}/{version}") })
+        .collect();
     names.sort();
     names.iter().for_each(|name| out(&format!("{name}\n")));
     Ok(())
@@ -100,15 +110,34 @@ pub(crate) async fn versions(context: &Context) -> Outcome {
 pub(crate) async fn cluster_info(context: &Context) -> Outcome {
     let client = context.client().await?;
     client.get("/version", &[]).await?;
-    out(&format!("\x1b[0;32mKubernetes control plane\x1b[0m is running at \x1b[0;33m{}\x1b[0m\n", client.server));
+    let tell = |name: &str, url: &str| {
+        if std::io::stdout().is_terminal() {
+            out(&format!("\x1b[0;32m{name}\x1b[0m is running at \x1b[0;33m{url}\x1b[0m\n"));
+        } else {
+            out(&format!("{name} is running at {url}\n"));
+        }
+    };
+    tell("Kubernetes control plane", &client.server);
     let query = [("labelSelector", "kubernetes.io/cluster-service=true")];
     if let Ok(services) = client.get("/api/v1/namespaces/kube-system/services", &query).await {
         for service in list(&services, "/items") {
-            let name = object::labels(service).remove("kubernetes.io/name").unwrap_or_else(|| object::name(service).to_owned());
-            out(&format!("\x1b[0;32m{name}\x1b[0m is running at \x1b[0;33m{}/api/v1/namespaces/kube-system/services/{}/proxy\x1b[0m\n", client.server, object::name(service)));
+            let name = object::labels(service)
+                .remove("kubernetes.io/name")
+                .unwrap_or_else(|| object::name(service).to_owned());
+            tell(
+                &name,
+                &format!(
+                    "{}/api/v1/namespaces/kube-system/services/{}/proxy",
+                    client.server,
+                    object::name(service)
+                ),
+            );
         }
     }
-    out(&format!("\nTo further debug and diagnose cluster problems, use '{} cluster-info dump'.\n", context.name));
+    out(&format!(
+        "\nTo further debug and diagnose cluster problems, use '{} cluster-info dump'.\n",
+        context.name
+    ));
     Ok(())
 }
 
@@ -134,7 +163,9 @@ pub(crate) async fn version(context: &Context) -> Outcome {
     if !matches!(output, "" | "yaml" | "json") {
         return fail("--output must be 'yaml' or 'json'");
     }
-    let server = if flags.on("client") { Ok(Value::Null) } else {
+    let server = if flags.on("client") {
+        Ok(Value::Null)
+    } else {
         match context.client().await {
             Ok(client) => client.get("/version", &[]).await,
             Err(error) => Err(error),
@@ -186,7 +217,12 @@ pub(crate) async fn can_i(context: &Context) -> Outcome {
     let (verb, what) = match flags.args.as_slice() {
         [verb, what] => (verb, what.as_str()),
         [verb, what, name] => return ask(context, verb, what, name, &namespace).await,
-        _ => return fail("you must specify two or three arguments: verb, resource, and optional resourceName"),
+        _ => {
+            return Err(Failure::Verbatim(format!(
+                "error: you must specify two arguments: verb resource or verb resource/resourceName.\nSee '{} -h' for help and examples.",
+                context.command
+            )));
+        }
     };
     if what.starts_with('/') {
         return review(context, json!({"nonResourceAttributes": {"path": what, "verb": verb}})).await;
@@ -204,25 +240,55 @@ async fn ask(context: &Context, verb: &str, what: &str, name: &str, namespace: &
             Err(Failure::Message(_)) => {
                 let (resource, group) = what.split_once('.').unwrap_or((what, ""));
                 let of = if group.is_empty() { String::new() } else { format!(" in group '{group}'") };
-                context.err(&format!("Warning: the server doesn't have a resource type '{resource}'{of}\n\n"));
+                context
+                    .err(&format!("Warning: the server doesn't have a resource type '{resource}'{of}\n\n"));
                 (group.to_owned(), resource.to_owned(), true)
             }
             Err(error) => return Err(error),
         }
     };
     if !namespaced {
-        context.err(&format!("Warning: resource '{resource}' is not namespace scoped{}\n\n", if group.is_empty() { String::new() } else { format!(" in group '{group}'") }));
+        context.err(&format!(
+            "Warning: resource '{resource}' is not namespace scoped{}\n\n",
+            if group.is_empty() { String::new() } else { format!(" in group '{group}'") }
+        ));
+    }
+    const VERBS: [&str; 17] = [
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "use",
+        "bind",
+        "approve",
+        "sign",
+        "escalate",
+        "impersonate",
+        "attest",
+        "*",
+        "proxy",
+    ];
+    if !VERBS.contains(&verb) {
+        context.err(&format!("Warning: verb '{verb}' is not a known verb\n\n"));
     }
     let namespace = if namespaced { namespace } else { "" };
-    review(context, json!({"resourceAttributes": {
-        "namespace": namespace, "verb": verb, "group": group, "resource": resource,
-        "subresource": context.flags.text("subresource"), "name": name,
-    }}))
+    review(
+        context,
+        json!({"resourceAttributes": {
+            "namespace": namespace, "verb": verb, "group": group, "resource": resource,
+            "subresource": context.flags.text("subresource"), "name": name,
+        }}),
+    )
     .await
 }
 
 async fn review(context: &Context, spec: Value) -> Outcome {
-    let body = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
+    let body =
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let answer = context.client().await?.call(Method::POST, path, &[], Some((JSON, &body))).await?;
     let allowed = answer["status"]["allowed"] == true;
@@ -255,7 +321,11 @@ async fn rules(context: &Context, namespace: &str) -> Outcome {
         for resource in list(rule, "/resources").iter().filter_map(Value::as_str) {
             for group in list(rule, "/apiGroups").iter().filter_map(Value::as_str) {
                 let name = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-                lines.push_str(&format!("{name}\t[]\t{}\t{}\n", words(rule, "/resourceNames"), words(rule, "/verbs")));
+                lines.push_str(&format!(
+                    "{name}\t[]\t{}\t{}\n",
+                    words(rule, "/resourceNames"),
+                    words(rule, "/verbs")
+                ));
             }
         }
     }

@@ -94,7 +94,10 @@ async fn one(context: &Context, teller: &Teller, info: &Info, done: &str, change
         Ok(object) => teller.tell(&object, done),
         Err(Failure::Status(status)) if status["reason"] == "Invalid" => {
             let text = Failure::Status(status).text();
-            fail(format!("failed to patch {} to pod template: {text}", done.replace("updated", "update").trim_end_matches("d")))
+            fail(format!(
+                "failed to patch {} to pod template: {text}",
+                done.replace("updated", "update").trim_end_matches("d")
+            ))
         }
         Err(error) => Err(error),
     }
@@ -126,7 +129,9 @@ pub(crate) async fn image(context: &Context) -> Outcome {
     if images.is_empty() {
         error("at least one image update is required");
     } else if images.len() > 1 && images.iter().any(|pair| pair.starts_with("*=")) {
-        error("all containers are already specified by *, but saw more than one container_name=container_image pairs");
+        error(
+            "all containers are already specified by *, but saw more than one container_name=container_image pairs",
+        );
     }
     Failure::aggregate(errors)?;
     pod_specs(context, &resources, "image updated", &|spec, _| {
@@ -143,7 +148,8 @@ pub(crate) async fn image(context: &Context) -> Outcome {
                 }
             }
             if !found {
-                errors.push(Failure::Message(format!("error: unable to find container named {}", quote(name))));
+                errors
+                    .push(Failure::Message(format!("error: unable to find container named {}", quote(name))));
             }
         }
         if spec["initContainers"].is_null()
@@ -211,7 +217,9 @@ pub(crate) async fn resources(context: &Context) -> Outcome {
 }
 
 fn wild(pattern: &str, name: &str) -> bool {
-    pattern == "*" || pattern == name || pattern.strip_suffix('*').is_some_and(|start| name.starts_with(start))
+    pattern == "*"
+        || pattern == name
+        || pattern.strip_suffix('*').is_some_and(|start| name.starts_with(start))
 }
 
 /// Runs `set env`.
@@ -220,7 +228,8 @@ fn wild(pattern: &str, name: &str) -> bool {
 /// What the command line or the server is to blame for.
 pub(crate) async fn env(context: &Context) -> Outcome {
     let flags = &context.flags;
-    let is_change = |arg: &String| arg.contains('=') || arg.ends_with('-') && arg.len() > 1 && !arg.contains('/');
+    let is_change =
+        |arg: &String| arg.contains('=') || arg.ends_with('-') && arg.len() > 1 && !arg.contains('/');
     let (changes, resources): (Vec<String>, Vec<String>) = flags.args.iter().cloned().partition(is_change);
     let mut changes = changes;
     changes.extend(flags.list("env"));
@@ -343,7 +352,8 @@ async fn from_object(context: &Context) -> Outcome<Vec<Value>> {
             if !keys.is_empty() && !keys.contains(key) {
                 continue;
             }
-            let upper: String = key.to_uppercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let upper: String =
+                key.to_uppercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
             let name = format!("{}{upper}", flags.text("prefix"));
             all.push(json!({"name": name, "valueFrom": {field: {"name": info.name, "key": key}}}));
         }

@@ -56,7 +56,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         let found = builder.run(context).await?;
         match what {
             For::Delete => {
-                let missing: Vec<Failure> = found.failures.into_iter().filter(|f| !f.is_not_found()).collect();
+                let missing: Vec<Failure> =
+                    found.failures.into_iter().filter(|f| !f.is_not_found()).collect();
                 Failure::aggregate(missing)?;
                 if found.infos.is_empty() {
                     return Ok(());
@@ -65,7 +66,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             }
             For::Create if found.infos.is_empty() => {
                 if began.elapsed() >= timeout {
-                    return Err(found.failures.into_iter().next().unwrap_or(Failure::Message("no matching resources found".into())));
+                    return Err(found
+                        .failures
+                        .into_iter()
+                        .next()
+                        .unwrap_or(Failure::Message("no matching resources found".into())));
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -177,7 +182,11 @@ fn holds(what: &For, object: &Value) -> bool {
             let found = template.find(object, false).unwrap_or_default();
             match value {
                 None => !found.is_empty(),
-                Some(value) => found.len() == 1 && crate::printers::go_template::go_value(&found[0]) == value.trim_matches(['"', '\'']),
+                Some(value) => {
+                    found.len() == 1
+                        && crate::printers::go_template::go_value(&found[0])
+                            == value.trim_matches(['"', '\''])
+                }
             }
         }
         For::Delete => object::name(object).is_empty(),

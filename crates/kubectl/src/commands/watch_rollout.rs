@@ -12,7 +12,8 @@ use serde_json::Value;
 use std::io::IsTerminal;
 
 /// Its flags.
-pub(crate) const FLAGS: [&[Flag]; 1] = [&[flag("timeout", Takes::Span, "0s", "How long to watch; 0 is for ever")]];
+pub(crate) const FLAGS: [&[Flag]; 1] =
+    [&[flag("timeout", Takes::Span, "0s", "How long to watch; 0 is for ever")]];
 
 /// The pods of a replica set.
 pub(crate) async fn pods_of(context: &Context, set: &Value) -> Outcome<Vec<Value>> {
@@ -33,7 +34,8 @@ pub(crate) fn ready(pod: &Value) -> bool {
 pub(crate) fn reason(pod: &Value) -> String {
     for status in list(pod, "/status/containerStatuses") {
         for state in ["/state/waiting", "/state/terminated"] {
-            let (reason, message) = (text(status, &format!("{state}/reason")), text(status, &format!("{state}/message")));
+            let (reason, message) =
+                (text(status, &format!("{state}/reason")), text(status, &format!("{state}/message")));
             if !reason.is_empty() {
                 return if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") };
             }
@@ -53,7 +55,9 @@ pub(crate) fn reason(pod: &Value) -> String {
 /// There is no such deployment; the rollout failed.
 pub(crate) async fn run(context: &Context) -> Outcome {
     let infos = Builder::new(context, &context.flags.args).run(context).await?.all()?;
-    let [info] = infos.as_slice() else { return fail("one deployment is required: rollout watch deployment/NAME") };
+    let [info] = infos.as_slice() else {
+        return fail("one deployment is required: rollout watch deployment/NAME");
+    };
     if info.mapping.kind != "Deployment" {
         return fail(format!("{} has no rollout to watch: only deployments have", info.mapping.named()));
     }
@@ -68,7 +72,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         let object = context.client().await?.get(&info.path(), &[]).await?;
         let picture = picture(context, &object).await?;
         if picture != before {
-            if screen { out(&format!("\x1b[H\x1b[2J{picture}")) } else { out(&format!("{}\n", line(&object))) }
+            if screen {
+                out(&format!("\x1b[H\x1b[2J{picture}"))
+            } else {
+                out(&format!("{}\n", line(&object)))
+            }
             before = picture;
         }
         let (said, done) = super::rollout::progress(&object, 0)?;
@@ -92,26 +100,40 @@ fn line(object: &Value) -> String {
     let n = |field: &str| number(object, &format!("/status/{field}"));
     format!(
         "{}: {} desired, {} updated, {} total, {} ready, {} available",
-        object::name(object), number(object, "/spec/replicas"), n("updatedReplicas"), n("replicas"),
-        n("readyReplicas"), n("availableReplicas")
+        object::name(object),
+        number(object, "/spec/replicas"),
+        n("updatedReplicas"),
+        n("replicas"),
+        n("readyReplicas"),
+        n("availableReplicas")
     )
 }
 
 async fn picture(context: &Context, object: &Value) -> Outcome<String> {
     let rolling = &object["spec"]["strategy"]["rollingUpdate"];
     let budget = |field: &str| crate::printers::go_template::go_value(&rolling[field]);
-    let mut text_ = format!("{}\nsurge {}   unavailable {}\n\n", line(object), budget("maxSurge"), budget("maxUnavailable"));
+    let mut text_ = format!(
+        "{}\nsurge {}   unavailable {}\n\n",
+        line(object),
+        budget("maxSurge"),
+        budget("maxUnavailable")
+    );
     let (new, old) = revisions::split(object, revisions::replica_sets(context, object).await?);
     let wanted = number(object, "/spec/replicas").max(1) as usize;
     for (label, set) in old.iter().map(|set| ("old", set)).chain(new.iter().map(|set| ("new", set))) {
-        let (total, ready_) = (number(set, "/status/replicas") as usize, number(set, "/status/readyReplicas") as usize);
+        let (total, ready_) =
+            (number(set, "/status/replicas") as usize, number(set, "/status/readyReplicas") as usize);
         if total == 0 && number(set, "/spec/replicas") == 0 && label == "old" {
             continue;
         }
         let width = 30 * total.min(wanted * 2) / wanted;
         let full = 30 * ready_.min(wanted * 2) / wanted;
         let bar = format!("{}{}", "█".repeat(full), "░".repeat(width.saturating_sub(full)));
-        text_.push_str(&format!("{label} {}  revision {}  {bar} {ready_}/{total}\n", object::name(set), revisions::revision(set)));
+        text_.push_str(&format!(
+            "{label} {}  revision {}  {bar} {ready_}/{total}\n",
+            object::name(set),
+            revisions::revision(set)
+        ));
         for pod in pods_of(context, set).await? {
             let state = if text(&pod, "/metadata/deletionTimestamp").is_empty() {
                 if ready(&pod) { "ready".to_owned() } else { reason(&pod) }

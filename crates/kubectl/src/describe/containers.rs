@@ -69,7 +69,9 @@ fn one(writer: &mut Writer, container: &Value, status: Option<&Value>, pod: Opti
             entries.iter().for_each(|(name, value)| writer.field(3, name, value));
         }
     }
-    for (label, field) in [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")] {
+    for (label, field) in
+        [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+    {
         if container[field].is_object() {
             writer.field(2, label, probe(&container[field]));
         }
@@ -109,7 +111,11 @@ fn probe(probe: &Value) -> String {
     let n = |field: &str, default: i64| probe.get(field).and_then(Value::as_i64).unwrap_or(default);
     let attributes = format!(
         "delay={}s timeout={}s period={}s successThreshold={} failureThreshold={}",
-        n("initialDelaySeconds", 0), n("timeoutSeconds", 0), n("periodSeconds", 0), n("successThreshold", 0), n("failureThreshold", 0)
+        n("initialDelaySeconds", 0),
+        n("timeoutSeconds", 0),
+        n("periodSeconds", 0),
+        n("successThreshold", 0),
+        n("failureThreshold", 0)
     );
     if probe["exec"].is_object() {
         return format!("exec {} {attributes}", go_value(&probe["exec"]["command"]));
@@ -118,7 +124,10 @@ fn probe(probe: &Value) -> String {
         let get = &probe["httpGet"];
         return format!(
             "http-get {}://{}:{}{} {attributes}",
-            text(get, "/scheme").to_lowercase(), text(get, "/host"), go_value(&get["port"]), text(get, "/path")
+            text(get, "/scheme").to_lowercase(),
+            text(get, "/host"),
+            go_value(&get["port"]),
+            text(get, "/path")
         );
     }
     if probe["tcpSocket"].is_object() {
@@ -126,7 +135,11 @@ fn probe(probe: &Value) -> String {
         return format!("tcp-socket {}:{} {attributes}", text(socket, "/host"), go_value(&socket["port"]));
     }
     if probe["grpc"].is_object() {
-        return format!("grpc <pod>:{} {} {attributes}", number(probe, "/grpc/port"), text(probe, "/grpc/service"));
+        return format!(
+            "grpc <pod>:{} {} {attributes}",
+            number(probe, "/grpc/port"),
+            text(probe, "/grpc/service")
+        );
     }
     format!("unknown {attributes}")
 }
@@ -136,11 +149,21 @@ fn environment(writer: &mut Writer, container: &Value, pod: Option<&Value>) {
     if !sources.is_empty() {
         writer.line(2, "Environment Variables from:");
         for source in sources {
-            let (from, field) = if source["configMapRef"].is_object() { ("ConfigMap", "configMapRef") } else { ("Secret", "secretRef") };
+            let (from, field) = if source["configMapRef"].is_object() {
+                ("ConfigMap", "configMapRef")
+            } else {
+                ("Secret", "secretRef")
+            };
             let prefix = text(source, "/prefix");
             let with = if prefix.is_empty() { String::new() } else { format!(" with prefix '{prefix}'") };
             let optional = source[field]["optional"] == true;
-            writer.line(3, &format!("{}\t{from}{with}\tOptional: {optional}", source[field]["name"].as_str().unwrap_or_default()));
+            writer.line(
+                3,
+                &format!(
+                    "{}\t{from}{with}\tOptional: {optional}",
+                    source[field]["name"].as_str().unwrap_or_default()
+                ),
+            );
         }
     }
     let entries = list(container, "/env");
@@ -163,10 +186,28 @@ fn environment(writer: &mut Writer, container: &Value, pod: Option<&Value>) {
             writer.field(3, name, format!("{value} ({resource})"));
         } else if from["secretKeyRef"].is_object() {
             let key = &from["secretKeyRef"];
-            writer.field(3, name, format!("<set to the key '{}' in secret '{}'>\tOptional: {}", text(key, "/key"), text(key, "/name"), key["optional"] == true));
+            writer.field(
+                3,
+                name,
+                format!(
+                    "<set to the key '{}' in secret '{}'>\tOptional: {}",
+                    text(key, "/key"),
+                    text(key, "/name"),
+                    key["optional"] == true
+                ),
+            );
         } else if from["configMapKeyRef"].is_object() {
             let key = &from["configMapKeyRef"];
-            writer.field(3, name, format!("<set to the key '{}' of config map '{}'>\tOptional: {}", text(key, "/key"), text(key, "/name"), key["optional"] == true));
+            writer.field(
+                3,
+                name,
+                format!(
+                    "<set to the key '{}' of config map '{}'>\tOptional: {}",
+                    text(key, "/key"),
+                    text(key, "/name"),
+                    key["optional"] == true
+                ),
+            );
         } else {
             for (index, part) in text(entry, "/value").split('\n').enumerate() {
                 if index == 0 { writer.field(3, name, part) } else { writer.line(3, &format!("\t{part}")) }
@@ -193,7 +234,10 @@ fn mounts(writer: &mut Writer, container: &Value) {
         if !sub.is_empty() {
             flags.push(format!("path={}", quote(sub)));
         }
-        writer.line(3, &format!("{} from {} ({})", text(mount, "/mountPath"), text(mount, "/name"), flags.join(",")));
+        writer.line(
+            3,
+            &format!("{} from {} ({})", text(mount, "/mountPath"), text(mount, "/name"), flags.join(",")),
+        );
     }
 }
 
@@ -302,7 +346,8 @@ pub(crate) fn tolerations(writer: &mut Writer, title: &str, tolerations: &[Value
         if index > 0 {
             writer.put(0, "\t");
         }
-        let (key, value, effect) = (text(toleration, "/key"), text(toleration, "/value"), text(toleration, "/effect"));
+        let (key, value, effect) =
+            (text(toleration, "/key"), text(toleration, "/value"), text(toleration, "/effect"));
         let mut line = key.to_owned();
         if !value.is_empty() {
             line.push_str(&format!("={value}"));

@@ -8,7 +8,12 @@ use crate::printers::go_template::go_value;
 use serde_json::Value;
 
 const SKIPPED: [&str; 7] = [
-    ".apiVersion", ".kind", ".metadata.name", ".metadata.namespace", ".metadata.labels", ".metadata.annotations",
+    ".apiVersion",
+    ".kind",
+    ".metadata.name",
+    ".metadata.namespace",
+    ".metadata.labels",
+    ".metadata.annotations",
     ".metadata.managedFields",
 ];
 
@@ -52,7 +57,8 @@ fn content(writer: &mut Writer, level: usize, object: &Value, path: &str) {
 fn label(field: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for c in field.chars() {
-        let new = c.is_uppercase() && words.last().is_some_and(|w| w.chars().last().is_some_and(char::is_lowercase));
+        let new = c.is_uppercase()
+            && words.last().is_some_and(|w| w.chars().last().is_some_and(char::is_lowercase));
         if new || words.is_empty() {
             words.push(String::new());
         }

@@ -14,8 +14,11 @@ use std::collections::BTreeMap;
 pub(super) async fn describe(context: &Context, node: &Value, writer: &mut Writer) -> Outcome {
     writer.field(0, "Name", object::name(node));
     let labels = object::labels(node);
-    let mut roles: Vec<&str> =
-        labels.keys().filter_map(|key| key.strip_prefix("node-role.kubernetes.io/")).filter(|r| !r.is_empty()).collect();
+    let mut roles: Vec<&str> = labels
+        .keys()
+        .filter_map(|key| key.strip_prefix("node-role.kubernetes.io/"))
+        .filter(|r| !r.is_empty())
+        .collect();
     roles.sort_unstable();
     writer.field(0, "Roles", super::or_none(&roles.join(",")));
     writer.labels("Labels", &labels);
@@ -83,7 +86,8 @@ fn taints(writer: &mut Writer, taints: &[Value]) {
 }
 
 async fn lease(context: &Context, node: &Value, writer: &mut Writer) {
-    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", object::name(node));
+    let path =
+        format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", object::name(node));
     let lease = match context.client().await {
         Ok(client) => client.get(&path, &[]).await,
         Err(error) => Err(error),
@@ -111,18 +115,26 @@ fn conditions(writer: &mut Writer, node: &Value) {
     writer.line(0, "Conditions:\n  Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage");
     writer.line(1, "----\t------\t-----------------\t------------------\t------\t-------");
     for c in conditions {
-        writer.line(1, &format!(
-            "{} \t{} \t{} \t{} \t{} \t{}",
-            text(c, "/type"), text(c, "/status"), date(text(c, "/lastHeartbeatTime")),
-            date(text(c, "/lastTransitionTime")), text(c, "/reason"), text(c, "/message")
-        ));
+        writer.line(
+            1,
+            &format!(
+                "{} \t{} \t{} \t{} \t{} \t{}",
+                text(c, "/type"),
+                text(c, "/status"),
+                date(text(c, "/lastHeartbeatTime")),
+                date(text(c, "/lastTransitionTime")),
+                text(c, "/reason"),
+                text(c, "/message")
+            ),
+        );
     }
 }
 
 /// Requests and limits of a pod or several, in milli-units, with the text of a single value.
 type Sums = BTreeMap<(&'static str, &'static str), i64>;
 
-const KINDS: [(&str, &str); 3] = [("cpu", "cpu"), ("memory", "memory"), ("ephemeral-storage", "ephemeral-storage")];
+const KINDS: [(&str, &str); 3] =
+    [("cpu", "cpu"), ("memory", "memory"), ("ephemeral-storage", "ephemeral-storage")];
 
 fn sums(pods: &[&Value]) -> Sums {
     let mut sums = Sums::new();
@@ -195,11 +207,19 @@ async fn pods(context: &Context, node: &Value, writer: &mut Writer) -> Outcome {
     writer.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
     for pod in &pods {
         let own = sums(&[pod]);
-        writer.line(1, &format!(
-            "{}\t{}\t\t{}\t{}\t{}\t{}\t{}",
-            object::namespace(pod), object::name(pod), cell(&own, "requests", "cpu"), cell(&own, "limits", "cpu"),
-            cell(&own, "requests", "memory"), cell(&own, "limits", "memory"), age(text(pod, "/metadata/creationTimestamp"))
-        ));
+        writer.line(
+            1,
+            &format!(
+                "{}\t{}\t\t{}\t{}\t{}\t{}\t{}",
+                object::namespace(pod),
+                object::name(pod),
+                cell(&own, "requests", "cpu"),
+                cell(&own, "limits", "cpu"),
+                cell(&own, "requests", "memory"),
+                cell(&own, "limits", "memory"),
+                age(text(pod, "/metadata/creationTimestamp"))
+            ),
+        );
     }
     writer.line(0, "Allocated resources:\n  (Total limits may be over 100 percent, i.e., overcommitted.)");
     writer.line(1, "Resource\tRequests\tLimits");

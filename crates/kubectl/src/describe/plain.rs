@@ -8,7 +8,7 @@ use base64::Engine;
 use serde_json::Value;
 
 /// Describes a namespace.
-pub(super) async fn namespace(_context: &Context, object: &Value, writer: &mut Writer) -> Outcome {
+pub(super) async fn namespace(context: &Context, object: &Value, writer: &mut Writer) -> Outcome {
     writer.field(0, "Name", object::name(object));
     writer.labels("Labels", &object::labels(object));
     writer.annotations("Annotations", &object::strings(object, "/metadata/annotations"));
@@ -19,12 +19,31 @@ pub(super) async fn namespace(_context: &Context, object: &Value, writer: &mut W
         writer.line(1, "Type\tStatus\tLastTransitionTime\tReason\tMessage");
         writer.line(1, "----\t------\t------------------\t------\t-------");
         for c in conditions {
-            writer.line(1, &format!("{}\t{}\t{}\t{}\t{}", text(c, "/type"), text(c, "/status"), date(text(c, "/lastTransitionTime")), text(c, "/reason"), text(c, "/message")));
+            writer.line(
+                1,
+                &format!(
+                    "{}\t{}\t{}\t{}\t{}",
+                    text(c, "/type"),
+                    text(c, "/status"),
+                    date(text(c, "/lastTransitionTime")),
+                    text(c, "/reason"),
+                    text(c, "/message")
+                ),
+            );
         }
     }
-    // Quotas and limit ranges are of no kind that is served.
-    writer.line(0, "\nNo resource quota.");
-    writer.line(0, "\nNo LimitRange resource.");
+    // A server without these kinds is told nothing of.
+    for (kind, none) in [("resourcequotas", "No resource quota."), ("limitranges", "No LimitRange resource.")]
+    {
+        let path = format!("/api/v1/namespaces/{}/{kind}", object::name(object));
+        if let Ok(found) = context.client().await?.get(&path, &[]).await {
+            writer.line(0, "");
+            if list(&found, "/items").is_empty() {
+                writer.line(0, none);
+            }
+            list(&found, "/items").iter().for_each(|one| writer.field(0, "Name", object::name(one)));
+        }
+    }
     Ok(())
 }
 

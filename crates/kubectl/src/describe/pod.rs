@@ -41,7 +41,11 @@ pub(super) async fn describe(context: &Context, pod: &Value, writer: &mut Writer
     } else {
         writer.field(0, "Status", phase);
     }
-    for (label, field) in [("Reason", "/status/reason"), ("Message", "/status/message"), ("SeccompProfile", "/spec/securityContext/seccompProfile/type")] {
+    for (label, field) in [
+        ("Reason", "/status/reason"),
+        ("Message", "/status/message"),
+        ("SeccompProfile", "/spec/securityContext/seccompProfile/type"),
+    ] {
         if !text(pod, field).is_empty() {
             writer.field(0, label, text(pod, field));
         }

@@ -16,9 +16,8 @@ pub(super) async fn service(context: &Context, object: &Value, writer: &mut Writ
     if !text(spec, "/ipFamilyPolicy").is_empty() {
         writer.field(0, "IP Family Policy", text(spec, "/ipFamilyPolicy"));
     }
-    let joined = |pointer: &str| {
-        list(spec, pointer).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
-    };
+    let joined =
+        |pointer: &str| list(spec, pointer).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
     writer.field(0, "IP Families", or_none(&joined("/ipFamilies")));
     writer.field(0, "IP", text(spec, "/clusterIP"));
     writer.field(0, "IPs", or_none(&joined("/clusterIPs")));
@@ -106,7 +105,11 @@ fn addresses(slices: &[Value], port_name: &str) -> String {
         }
     }
     if all.is_empty() {
-        return if any || slices.is_empty() && !any { if slices.is_empty() { "<none>".into() } else { String::new() } } else { String::new() };
+        return if any || slices.is_empty() && !any {
+            if slices.is_empty() { "<none>".into() } else { String::new() }
+        } else {
+            String::new()
+        };
     }
     let more = all.len().saturating_sub(3);
     let text = all[..all.len().min(3)].join(",");

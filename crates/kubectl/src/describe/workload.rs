@@ -72,7 +72,11 @@ pub(super) async fn replica_set(context: &Context, object: &Value, writer: &mut 
 }
 
 /// Describes a replication controller.
-pub(super) async fn replication_controller(context: &Context, object: &Value, writer: &mut Writer) -> Outcome {
+pub(super) async fn replication_controller(
+    context: &Context,
+    object: &Value,
+    writer: &mut Writer,
+) -> Outcome {
     writer.field(0, "Name", object::name(object));
     writer.field(0, "Namespace", object::namespace(object));
     let selector = object::joined(&object::strings(object, "/spec/selector"));
@@ -96,7 +100,10 @@ async fn finish(context: &Context, object: &Value, selector: &str, writer: &mut 
         "Pods Status",
         format!(
             "{} Running / {} Waiting / {} Succeeded / {} Failed",
-            count("Running"), count("Pending"), count("Succeeded"), count("Failed")
+            count("Running"),
+            count("Pending"),
+            count("Succeeded"),
+            count("Failed")
         ),
     );
     containers::template(writer, &object["spec"]["template"]);

@@ -34,7 +34,9 @@ impl Columns {
             let mut pairs = Vec::new();
             for part in argument.split(',') {
                 let Some((header, path)) = part.split_once(':') else {
-                    return fail(format!("unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"));
+                    return fail(format!(
+                        "unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"
+                    ));
                 };
                 pairs.push((header.to_owned(), path.to_owned()));
             }
@@ -92,7 +94,11 @@ fn from_file(text: &str) -> Outcome<Vec<(String, String)>> {
     let headers: Vec<&str> = headers.split_whitespace().collect();
     let paths: Vec<&str> = paths.split_whitespace().collect();
     if headers.len() != paths.len() {
-        return fail(format!("number of headers ({}) and field specifications ({}) don't match", headers.len(), paths.len()));
+        return fail(format!(
+            "number of headers ({}) and field specifications ({}) don't match",
+            headers.len(),
+            paths.len()
+        ));
     }
     Ok(headers.iter().zip(paths).map(|(h, p)| ((*h).to_owned(), p.to_owned())).collect())
 }

@@ -197,12 +197,14 @@ fn term(chars: &[char], at: &mut usize) -> Result<Term, String> {
             }
             *at += 1;
             let raw: String = chars[start..(*at).min(chars.len())].iter().collect();
-            let text = serde_json::from_str::<Value>(&raw).map_err(|_| "template: output:1: unterminated quoted string")?;
+            let text = serde_json::from_str::<Value>(&raw)
+                .map_err(|_| "template: output:1: unterminated quoted string")?;
             Ok(Term::Literal(text))
         }
         '`' => {
             let start = *at + 1;
-            let end = chars[start..].iter().position(|c| *c == '`').ok_or("unterminated raw quoted string")?;
+            let end =
+                chars[start..].iter().position(|c| *c == '`').ok_or("unterminated raw quoted string")?;
             *at = start + end + 1;
             Ok(Term::Literal(chars[start..start + end].iter().collect::<String>().into()))
         }
@@ -241,15 +243,31 @@ fn term(chars: &[char], at: &mut usize) -> Result<Term, String> {
 }
 
 const FUNCTIONS: [&str; 19] = [
-    "and", "or", "not", "len", "index", "print", "printf", "println", "eq", "ne", "lt", "le", "gt", "ge",
-    "exists", "base64decode", "html", "urlquery", "slice",
+    "and",
+    "or",
+    "not",
+    "len",
+    "index",
+    "print",
+    "printf",
+    "println",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "exists",
+    "base64decode",
+    "html",
+    "urlquery",
+    "slice",
 ];
 
 /// `.a.b` from here on.
 fn fields(chars: &[char], at: &mut usize) -> Vec<String> {
     let mut path = Vec::new();
-    while chars.get(*at) == Some(&'.')
-        && chars.get(*at + 1).is_some_and(|c| c.is_alphanumeric() || *c == '_')
+    while chars.get(*at) == Some(&'.') && chars.get(*at + 1).is_some_and(|c| c.is_alphanumeric() || *c == '_')
     {
         let start = *at + 1;
         let mut end = start;
@@ -442,7 +460,9 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
                 at = match (&at, key) {
                     (Value::Array(items), Value::Number(n)) => {
                         let index = n.as_u64().unwrap_or(u64::MAX) as usize;
-                        items.get(index).cloned().ok_or(format!("error calling index: reflect: slice index out of range: {index}"))?
+                        items.get(index).cloned().ok_or(format!(
+                            "error calling index: reflect: slice index out of range: {index}"
+                        ))?
                     }
                     (Value::Object(map), Value::String(key)) => map.get(key).cloned().unwrap_or_default(),
                     (Value::Null, _) => return Err("error calling index: index of untyped nil".into()),
@@ -454,7 +474,8 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         "print" | "println" => {
             let mut text = String::new();
             for (index, value) in arguments.iter().enumerate() {
-                let spaced = name == "println" || index > 0 && !value.is_string() && !arguments[index - 1].is_string();
+                let spaced =
+                    name == "println" || index > 0 && !value.is_string() && !arguments[index - 1].is_string();
                 if index > 0 && spaced {
                     text.push(' ');
                 }
@@ -489,7 +510,9 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             for key in &arguments[1.min(arguments.len())..] {
                 at = match (at, key) {
                     (Some(Value::Object(map)), Value::String(key)) => map.get(key),
-                    (Some(Value::Array(items)), Value::Number(n)) => items.get(n.as_u64().unwrap_or(u64::MAX) as usize),
+                    (Some(Value::Array(items)), Value::Number(n)) => {
+                        items.get(n.as_u64().unwrap_or(u64::MAX) as usize)
+                    }
                     _ => None,
                 };
             }
@@ -502,8 +525,18 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
                 .map_err(|error| format!("error calling base64decode: base64 decode failed: {error}"))?;
             String::from_utf8_lossy(&bytes).into_owned().into()
         }
-        "html" => go_value(&first).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#39;").into(),
-        "urlquery" => percent_encoding::utf8_percent_encode(&go_value(&first), percent_encoding::NON_ALPHANUMERIC).to_string().into(),
+        "html" => go_value(&first)
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&#34;")
+            .replace('\'', "&#39;")
+            .into(),
+        "urlquery" => {
+            percent_encoding::utf8_percent_encode(&go_value(&first), percent_encoding::NON_ALPHANUMERIC)
+                .to_string()
+                .into()
+        }
         _ => return Err(format!("function \"{name}\" is not supported")),
     })
 }
@@ -518,7 +551,9 @@ fn printf(format: &str, arguments: &[Value]) -> String {
             continue;
         }
         let mut flags = String::new();
-        while let Some(f) = chars.peek().copied().filter(|f| f.is_ascii_digit() || matches!(f, '-' | '+' | '.' | '#' | ' ')) {
+        while let Some(f) =
+            chars.peek().copied().filter(|f| f.is_ascii_digit() || matches!(f, '-' | '+' | '.' | '#' | ' '))
+        {
             flags.push(f);
             chars.next();
         }
@@ -535,7 +570,12 @@ fn printf(format: &str, arguments: &[Value]) -> String {
             'q' => crate::failure::quote(&go_value(value)),
             _ => go_value(value),
         };
-        let width: usize = flags.trim_start_matches(['-', '+', '#', ' ']).split('.').next().and_then(|w| w.parse().ok()).unwrap_or(0);
+        let width: usize = flags
+            .trim_start_matches(['-', '+', '#', ' '])
+            .split('.')
+            .next()
+            .and_then(|w| w.parse().ok())
+            .unwrap_or(0);
         let pad = " ".repeat(width.saturating_sub(shown.chars().count()));
         out.push_str(&if flags.starts_with('-') { shown + &pad } else { pad + &shown });
     }

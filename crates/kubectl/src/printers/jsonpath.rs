@@ -65,14 +65,6 @@ impl Template {
         Ok(Self { nodes })
     }
 
-    /// One path on its own, `.metadata.name` or `{.metadata.name}`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn relaxed(text: &str) -> Result<Self, String> {
-        Self::parse(&relax(text)?)
-    }
-
     /// The template filled in.
     ///
     /// # Errors
@@ -104,7 +96,9 @@ impl Template {
 /// It is none of them.
 pub(crate) fn relax(text: &str) -> Result<String, String> {
     let bad = || {
-        format!("unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{{name1.name2}}' or '{{.name1.name2}}'")
+        format!(
+            "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{{name1.name2}}' or '{{.name1.name2}}'"
+        )
     };
     if text.is_empty() {
         return Ok(String::new());
@@ -137,11 +131,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-fn action(
-    text: &str,
-    stack: &mut Vec<(Vec<Step>, Vec<Node>)>,
-    nodes: &mut Vec<Node>,
-) -> Result<(), String> {
+fn action(text: &str, stack: &mut Vec<(Vec<Step>, Vec<Node>)>, nodes: &mut Vec<Node>) -> Result<(), String> {
     if text == "end" {
         if let Some((path, mut outer)) = stack.pop() {
             outer.push(Node::Range(path, std::mem::take(nodes)));
@@ -323,7 +313,13 @@ fn subscript(text: &str) -> Result<Step, String> {
     }
     if text.chars().all(|c| c.is_ascii_digit() || c == ':' || c == '-') {
         let parts: Vec<&str> = text.split(':').collect();
-        let number = |index: usize| parts.get(index).filter(|p| !p.is_empty()).map(|p| p.parse::<i64>().map_err(|_| format!("array index {p} is not a number"))).transpose();
+        let number = |index: usize| {
+            parts
+                .get(index)
+                .filter(|p| !p.is_empty())
+                .map(|p| p.parse::<i64>().map_err(|_| format!("array index {p} is not a number")))
+                .transpose()
+        };
         let single = parts.len() == 1;
         return Ok(Step::Slice(number(0)?, number(1)?, number(2)?, single));
     }
@@ -505,7 +501,11 @@ fn slice(
     let end = absolute(to.unwrap_or(length)).min(length);
     let step = step.unwrap_or(1);
     if start > end || step <= 0 {
-        return if step <= 0 { Err("step must be > 0".into()) } else { Err(format!("starting index {start} is greater than ending index {end}")) };
+        return if step <= 0 {
+            Err("step must be > 0".into())
+        } else {
+            Err(format!("starting index {start} is greater than ending index {end}"))
+        };
     }
     let mut at = start.max(0);
     while at < end {
@@ -515,7 +515,13 @@ fn slice(
     Ok(())
 }
 
-fn holds(left: &Operand, operator: &str, right: &Operand, root: &Value, item: &Value) -> Result<bool, String> {
+fn holds(
+    left: &Operand,
+    operator: &str,
+    right: &Operand,
+    root: &Value,
+    item: &Value,
+) -> Result<bool, String> {
     let values = |operand: &Operand| match operand {
         Operand::Path(path) => walk(path, root, item, false),
         Operand::Value(value) => Ok(vec![value.clone()]),
@@ -531,7 +537,13 @@ fn holds(left: &Operand, operator: &str, right: &Operand, root: &Value, item: &V
         (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()),
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
         (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        _ => return if operator == "==" || operator == "!=" { Ok(operator == "!=") } else { Err("incompatible types for comparison".into()) },
+        _ => {
+            return if operator == "==" || operator == "!=" {
+                Ok(operator == "!=")
+            } else {
+                Err("incompatible types for comparison".into())
+            };
+        }
     };
     use std::cmp::Ordering::{Equal, Greater, Less};
     Ok(match operator {
@@ -566,6 +578,9 @@ mod tests {
     #[case("{.a['c.d/e']} and {.no}", "true and ")]
     fn a_template_prints_what_kubectl_prints(#[case] template: &str, #[case] text: &str) {
         let object = json!({"a": {"b": "x", "c.d/e": true}, "l": [{"n": 1}, {"n": 2, "s": "q"}, {"n": 3}]});
-        assert_eq!(Template::parse(template).and_then(|t| t.show(&object, false, false)).as_deref(), Ok(text));
+        assert_eq!(
+            Template::parse(template).and_then(|t| t.show(&object, false, false)).as_deref(),
+            Ok(text)
+        );
     }
 }

@@ -216,12 +216,7 @@ impl Writer {
                 '\u{2029}' => piece.push_str("\\P"),
                 c if unprintable(*c) && (*c as u32) < 256 => piece.push_str(&format!("\\x{:02X}", *c as u32)),
                 c if unprintable(*c) => piece.push_str(&format!("\\u{:04X}", *c as u32)),
-                ' ' if !key
-                    && !after_space
-                    && column > WIDTH
-                    && index > 0
-                    && index + 1 < chars.len() =>
-                {
+                ' ' if !key && !after_space && column > WIDTH && index > 0 && index + 1 < chars.len() => {
                     self.out.push('\n');
                     self.indent(depth + 2);
                     column = depth + 2;
@@ -315,7 +310,8 @@ fn is_timestamp(text: &str) -> bool {
         return false;
     }
     let day: String = parts[2].chars().take_while(char::is_ascii_digit).collect();
-    let number = |text: &str, max: u32| text.len() <= 2 && text.parse::<u32>().is_ok_and(|n| n >= 1 && n <= max);
+    let number =
+        |text: &str, max: u32| text.len() <= 2 && text.parse::<u32>().is_ok_and(|n| n >= 1 && n <= max);
     if !number(parts[1], 12) || !number(&day, 31) {
         return false;
     }

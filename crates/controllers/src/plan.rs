@@ -358,6 +358,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether the write may have been made all the same: there was no answer, or only that it took too long.
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self.code, 0 | 504)
+    }
+
     /// Whether somebody else changed the object in between: a fresh look will do.
     pub fn is_conflict(&self) -> bool {
         self.code == 409 && self.reason == "Conflict"

@@ -78,13 +78,18 @@ impl Queue {
 
     /// Wants the key looked at again after a failure. The pause grows with every failure until [`Queue::forget`].
     pub fn add_failed(&self, key: Key) -> Duration {
+        self.add_failed_after(key, Duration::ZERO)
+    }
+
+    /// The same, with a pause of at least `least`.
+    pub fn add_failed_after(&self, key: Key, least: Duration) -> Duration {
         let failures = {
             let mut state = self.state.lock();
             let failures = state.failures.entry(key.clone()).or_default();
             *failures = failures.saturating_add(1);
             *failures
         };
-        let pause = self.backoff.pause(failures);
+        let pause = self.backoff.pause(failures).max(least);
         self.add_after(key, pause);
         pause
     }

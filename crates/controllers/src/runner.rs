@@ -23,6 +23,10 @@ use tokio_util::task::TaskTracker;
 /// than that must not stop the cluster altogether. (Upstream's expectations lapse after five minutes.)
 const BLIND_AFTER: Duration = Duration::from_secs(30);
 
+/// After a write whose answer was lost a key rests at least this long: it may have been made, and the watch needs time to
+/// show it before it is made again.
+pub const UNCERTAIN: Duration = Duration::from_secs(1);
+
 /// A key rests this many times as long as its planning took, so that no key, however large, takes more than a
 /// fifth of a processor, and what changes meanwhile is looked at in one go.
 const REST: u32 = 4;
@@ -185,7 +189,8 @@ impl<C: Controller> Runner<C> {
         let controller = self.controller.name();
         match failure {
             Some(failure) => {
-                let pause = self.queue.add_failed(key.clone());
+                let least = if failure.is_uncertain() { UNCERTAIN } else { Duration::ZERO };
+                let pause = self.queue.add_failed_after(key.clone(), least);
                 let Failure { verb, kind, message, .. } = &failure;
                 if failure.is_conflict() {
                     tracing::debug!(controller, %key, verb, kind = kind.plural, message, ?pause, "conflict");

@@ -60,12 +60,17 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(now: Timestamp) -> Self {
-        let table = |kind: &'static Box<dyn ServedKind>| {
+        let table = |kind: &'static dyn ServedKind| {
             let id = kind.identity();
-            let table = Table { kind: &**kind, id, objects: BTreeMap::new(), log: Vec::new() };
-            (id.plural, table)
+            (id.plural, Table { kind, id, objects: BTreeMap::new(), log: Vec::new() })
         };
-        Self { now, revision: 0, changes: Vec::new(), tables: KINDS.iter().map(table).collect(), random: 7 }
+        Self {
+            now,
+            revision: 0,
+            changes: Vec::new(),
+            tables: KINDS.iter().map(|kind| table(&**kind)).collect(),
+            random: 7,
+        }
     }
 
     /// The objects and events of a kind, by its plural name.

@@ -76,7 +76,7 @@ impl Faults {
             return Fate::Fine;
         }
         match (choices.below(6), verb) {
-            (1, _) if self.lost_answers => Fate::LostAnswer,
+            (1, _) | (0, "create") if self.lost_answers => Fate::LostAnswer,
             (2, "update" | "update status") => Fate::Conflict,
             (3, _) => Fate::Throttled,
             (4, _) => Fate::Internal,

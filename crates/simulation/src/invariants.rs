@@ -139,7 +139,7 @@ impl Judge {
         if let (Some(old), None) = (old, new)
             && is_ours
         {
-            let has_pods = pods_of(ground, old).any(|pod| pod::is_active(pod));
+            let has_pods = pods_of(ground, old).any(pod::is_active);
             let is_gone = old.metadata.deletion_timestamp.is_some();
             if has_pods && !is_gone && !self.two_leaders {
                 let name = old.metadata.name.clone().unwrap_or_default();
@@ -214,7 +214,8 @@ impl Judge {
             let detail = format!("with {name} there are {count} pods, at most {bound} allowed");
             return Err(Violation::new("no more pods than replicas and maxSurge", detail));
         }
-        watched.excess_pods = if count > most { watched.excess_pods.min(count) } else { 0 };
+        let planned = count.max(total_size(ground, &deployment));
+        watched.excess_pods = if planned > most { watched.excess_pods.min(planned) } else { 0 };
         let recreates = !watched.views.is_empty() && watched.views.values().all(|view| view.recreates);
         if recreates && !watched.overlaps {
             let sets = sets_of(ground, &deployment).filter(|other| other.metadata.uid != set.metadata.uid);
@@ -234,7 +235,7 @@ impl Judge {
     fn pod_deleted(&mut self, old: &Pod, ground: &Ground) -> Verdict {
         let name = old.metadata.name.clone().unwrap_or_default();
         let owner = controller_of(&old.metadata);
-        if !owner.is_some_and(|owner| owner.kind == "ReplicaSet") {
+        if owner.is_none_or(|owner| owner.kind != "ReplicaSet") {
             return Err(Violation::new("nobody else's pod is deleted", name));
         }
         let Some((deployment, _)) = deployment_of(ground, old) else { return Ok(()) };
@@ -395,9 +396,11 @@ fn active<'a>(ground: &'a Ground, uid: &'a str) -> impl Iterator<Item = &'a Pod>
     pods.filter(|pod| pod::is_active(pod) && pod.metadata.generate_name.is_some())
 }
 
-/// How many ReplicaSets of a Deployment have pods that have not ended.
+/// How many ReplicaSets of a Deployment have pods that have not ended, or are to have some.
 fn versions(ground: &Ground, uid: &str) -> usize {
-    sets_of(ground, uid).filter(|set| pods_of(ground, set).any(|pod| !pod::is_finished(pod))).count()
+    let is_to_have = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.replicas) != Some(0);
+    let has = |set: &ReplicaSet| pods_of(ground, set).any(|pod| !pod::is_finished(pod));
+    sets_of(ground, uid).filter(|set| is_to_have(set) || has(set)).count()
 }
 
 fn total_size(ground: &Ground, uid: &str) -> i32 {

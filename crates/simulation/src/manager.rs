@@ -13,7 +13,7 @@ use sagong_controllers::cache::{Key, revision_of};
 use sagong_controllers::caches::Caches;
 use sagong_controllers::plan::{Deletion, Failure, Guard, Pace, Plan, Step, Verb, Write};
 use sagong_controllers::queue::{Backoff, Queue};
-use sagong_controllers::runner::{Controller, Watch};
+use sagong_controllers::runner::{Controller, UNCERTAIN, Watch};
 use sagong_controllers::{deployment, endpoint_slice, endpoints, replica_set, replication_controller};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -254,7 +254,7 @@ impl Manager {
             if let Err(failure) = check(&guard, ground).or_else(|e| if is_skipped { Ok(()) } else { Err(e) })
             {
                 ground.say(|| format!("{name} {who}: {} is no more: {}", guard.key, failure.message));
-                job.failure = Some(failure);
+                job.failure = Some(*failure);
                 job.in_flight.clear();
             }
             return;
@@ -281,7 +281,7 @@ impl Manager {
             }
             Err(failure) => {
                 ground.say(|| format!("{line}: {} {}", failure.code, failure.message));
-                job.failure.get_or_insert(failure);
+                job.failure.get_or_insert(*failure);
             }
         }
     }
@@ -327,10 +327,13 @@ impl Manager {
         let Job { of, key, receipts, mourning, look_again, .. } = job;
         self.loops[of].end(&key);
         let timer = (of, key.clone());
-        if mourning.is_some() {
+        if let Some(failure) = mourning {
             let failures = self.failures.entry(timer.clone()).or_default();
             *failures += 1;
-            let pause = Backoff::default().pause(*failures);
+            let mut pause = Backoff::default().pause(*failures);
+            if failure.is_uncertain() {
+                pause = pause.max(UNCERTAIN);
+            }
             self.schedule(timer.clone(), now + SignedDuration::try_from(pause).unwrap_or_default());
         } else {
             self.failures.remove(&timer);
@@ -371,14 +374,16 @@ fn is_seen(caches: &Caches, receipt: &Receipt) -> bool {
     seen.is_none_or(|seen| seen.now_or_never().is_some())
 }
 
-fn check(guard: &Guard, ground: &mut Ground) -> Result<(), Failure> {
-    let refuse = |code, reason: &str, message: String| Failure {
-        verb: "get",
-        kind: guard.kind,
-        key: guard.key.clone(),
-        code,
-        reason: reason.to_owned(),
-        message,
+fn check(guard: &Guard, ground: &mut Ground) -> Result<(), Box<Failure>> {
+    let refuse = |code, reason: &str, message: String| {
+        Box::new(Failure {
+            verb: "get",
+            kind: guard.kind,
+            key: guard.key.clone(),
+            code,
+            reason: reason.to_owned(),
+            message,
+        })
     };
     let answer = ground.request("get", guard.kind.plural, |api| api.find(guard.kind.plural, &guard.key));
     let object = answer.map_err(|refusal| refuse(refusal.code, refusal.reason, refusal.message))?;
@@ -400,7 +405,7 @@ fn copy_of_create(write: &Write) -> Option<Write> {
     })
 }
 
-fn send(write: Write, ground: &mut Ground, caches: &Caches) -> Result<Option<Receipt>, Failure> {
+fn send(write: Write, ground: &mut Ground, caches: &Caches) -> Result<Option<Receipt>, Box<Failure>> {
     let Write { kind, key, verb, tolerated, .. } = write;
     let name = verb.name();
     let going = match &verb {
@@ -433,7 +438,7 @@ fn send(write: Write, ground: &mut Ground, caches: &Caches) -> Result<Option<Rec
             Ok(going.flatten().map(|uid| Receipt::Going(kind, key, uid)))
         }
         Err(Refusal { code, reason, message }) => {
-            Err(Failure { verb: name, kind, key, code, reason: reason.to_owned(), message })
+            Err(Box::new(Failure { verb: name, kind, key, code, reason: reason.to_owned(), message }))
         }
     }
 }

@@ -61,8 +61,8 @@ impl Scenario {
             nodes: u8::try_from(1 + choices.below(3)).unwrap_or(1),
             deployment,
             begins_settled: choices.below(3) < 2,
-            steps: 100 + 100 * choices.below(4),
-            user: choices.pick(&[60, 30, 15]),
+            steps: 60 + 80 * choices.below(4),
+            user: choices.pick(&[40, 20, 12]),
         }
     }
 
@@ -73,7 +73,8 @@ impl Scenario {
                 json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node-{index}")}});
             create::<Node>(ground, node.clone());
             let mut node = node;
-            node["status"] = json!({"allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"}});
+            let cpu = if index == 1 { "16" } else { "1500m" };
+            node["status"] = json!({"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}});
             if let Ok(node) = serde_json::from_value::<Node>(node) {
                 ground.user(|api| api.update("nodes", Box::new(node), Part::Status));
             }
@@ -275,6 +276,7 @@ impl User {
         ground.say(|| format!("user: creates pod {name} {labels} {owners}"));
         let mut spec = json!(model.spec);
         spec["nodeName"] = Value::Null;
+        spec["containers"][0]["resources"] = Value::Null;
         create::<Pod>(
             ground,
             json!({

@@ -5,6 +5,9 @@ use ipnet::Ipv4Net;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Prefix length of the smallest network a cluster takes: a gateway and a dozen pods or services.
+const SMALLEST_NETWORK: u8 = 28;
+
 /// Kubernetes Deployments on one machine, in one binary.
 #[derive(Parser)]
 #[command(
@@ -55,10 +58,10 @@ pub(crate) struct Up {
     #[arg(long, default_value_t = 6443, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
     /// Addresses of pods
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", value_parser = network)]
     pub(crate) pod_cidr: Ipv4Net,
     /// Addresses of services
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12", value_parser = network)]
     pub(crate) service_cidr: Ipv4Net,
     /// Leave LoadBalancer services <pending>; `sagong tunnel` serves them
     #[arg(long)]
@@ -81,6 +84,15 @@ pub(crate) struct Up {
     /// Set by `up -d` for the process it leaves in the background
     #[arg(long, hide = true)]
     pub(crate) background: bool,
+}
+
+/// A network with room for more than the cluster's own addresses.
+fn network(text: &str) -> Result<Ipv4Net, String> {
+    let network: Ipv4Net = text.parse().map_err(|_| "not a network like 10.244.0.0/16".to_owned())?;
+    if network.prefix_len() > SMALLEST_NETWORK {
+        return Err(format!("too few addresses; use a /{SMALLEST_NETWORK} or larger"));
+    }
+    Ok(network)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -192,4 +204,16 @@ pub(crate) enum ImageCommand {
         #[arg(required = true)]
         names: Vec<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_without_room_for_pods_is_refused() {
+        assert_eq!(network("10.9.0.0/28").map(|network| network.prefix_len()), Ok(28));
+        assert_eq!(network("10.9.0.0/31").unwrap_err(), "too few addresses; use a /28 or larger");
+        assert_eq!(network("fd00::/64").unwrap_err(), "not a network like 10.244.0.0/16");
+    }
 }

@@ -37,13 +37,15 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("SAGONG_LOG").unwrap_or_else(|_| "warn".into()),
         )
         .with_writer(std::io::stderr)
+        // Colours only where somebody looks: not in sagong.log.
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
@@ -104,4 +106,32 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     // Blocking work under way (a watch of a file) must not hold up the end.
     runtime.shutdown_background();
     done
+}
+
+/// An error and its causes in one line: a cause that was told already is not repeated, and what came from
+/// an archive or a server cannot send commands to the terminal.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.ends_with(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn an_error_is_told_in_one_harmless_line() {
+        let twice = anyhow!("no such file").context("reading a.tar: no such file");
+        assert_eq!(told(&twice), "reading a.tar: no such file");
+        let chain = anyhow!("no\u{1b}[2Jspace\n").context("writing");
+        assert_eq!(told(&chain), "writing: no\\u{1b}[2Jspace\\n");
+    }
 }

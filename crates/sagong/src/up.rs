@@ -79,7 +79,7 @@ pub(crate) async fn attached(options: cli::Up) -> Result<()> {
     if options.background
         && let Err(error) = &result
     {
-        println!("\u{4}error {error:#}");
+        println!("\u{4}error {}", crate::told(error));
     }
     result
 }

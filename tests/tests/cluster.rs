@@ -214,3 +214,17 @@ fn without_the_load_balancer_services_stay_pending_until_a_tunnel_runs() {
         cluster.kubectl(&["get", "svc", "kubia"]).contains("<pending>").then_some(())
     });
 }
+
+#[test]
+fn nobody_has_to_read_what_up_and_the_lists_print() {
+    let cluster = Cluster::prepare();
+    let unread = |mut command: Command| {
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait().unwrap()
+    };
+    assert!(unread(cluster.up_command(&[])).success(), "a reader that goes away does not stop a cluster");
+    assert!(cluster.process().is_some());
+    let ended = unread(cluster.sagong(&["image", "list"]));
+    assert_ne!(ended.code(), Some(101), "a panic");
+}

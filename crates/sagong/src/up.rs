@@ -58,7 +58,8 @@ pub(crate) fn detached(options: &cli::Up) -> Result<()> {
         }
         match line.strip_prefix("\u{4}error ") {
             Some(error) => failure = Some(error.to_owned()),
-            None => println!("{line}"),
+            // Whoever read this may be gone; the cluster is what matters.
+            None => drop(writeln!(std::io::stdout(), "{line}")),
         }
     }
     child.wait()?;
@@ -79,7 +80,7 @@ pub(crate) async fn attached(options: cli::Up) -> Result<()> {
     if options.background
         && let Err(error) = &result
     {
-        println!("\u{4}error {}", crate::told(error));
+        let _ = writeln!(std::io::stdout(), "\u{4}error {}", crate::told(error));
     }
     result
 }
@@ -115,7 +116,8 @@ async fn run(options: &cli::Up) -> Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {
-            println!("\nStopped. Containers go on; `sagong up` takes them over again, `sagong down` stops them.");
+            let told = "\nStopped. Containers go on; `sagong up` takes them over again, `sagong down` stops them.";
+            let _ = writeln!(std::io::stdout(), "{told}");
         }
         failed = cluster.failed() => {
             shutdown.cancel();

@@ -578,3 +578,20 @@ async fn nothing_is_lost_or_given_twice_when_many_write_at_once() {
     let (_, shared) = server.json("GET", &format!("{MAPS}/shared"), &json!(null)).await;
     assert_eq!(shared["data"].as_object().map(|data| data.len()), Some(61));
 }
+
+#[tokio::test]
+async fn warnings_are_about_the_object_with_its_defaults() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default/services?dryRun=All";
+    let json = [("content-type", "application/json")];
+    let mut service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "headless"},
+        "spec": {"clusterIP": "None", "ports": [{"port": 80}]}
+    });
+    let (code, headers, _) = server.request("POST", path, &json, service.to_string()).await;
+    assert_eq!((code, headers.get("warning")), (201, None));
+    service["spec"]["sessionAffinity"] = json!("ClientIP");
+    let (code, headers, _) = server.request("POST", path, &json, service.to_string()).await;
+    assert_eq!(code, 201);
+    assert_eq!(headers["warning"], "299 - \"spec.SessionAffinity is ignored for headless services\"");
+}

@@ -28,7 +28,7 @@ pub(crate) async fn create(context: &Context) -> Outcome<Response<Body>> {
     let dry_run = context.dry_run("CreateOptions", None)?;
     let (mut object, mut warnings) = input::object(context, "CreateOptions")?;
     input::settle_namespace(object.as_mut(), &context.resource, context.namespace.as_deref())?;
-    warnings.extend(context.resource.kind().warnings(object.as_ref()));
+    warnings.extend(input::warnings(&context.resource, object.as_ref()));
     object.metadata_mut().managed_fields = None;
     let stored = new_object(&context.core, &context.resource, object, dry_run).await?;
     let response =

@@ -145,6 +145,13 @@ pub(crate) fn object(context: &Context, options: &str) -> Outcome<(Box<dyn Objec
     decode(&context.resource, &json, validation)
 }
 
+/// The kind's warnings, which are about the object with its defaults, as upstream decodes it.
+pub(crate) fn warnings(resource: &Resource, object: &dyn Object) -> Vec<String> {
+    let mut defaulted = object.boxed_clone();
+    resource.kind().default(defaulted.as_mut());
+    resource.kind().warnings(defaulted.as_ref())
+}
+
 /// Makes the object's namespace the request's, or refuses when they differ.
 pub(crate) fn settle_namespace(
     object: &mut dyn Object,

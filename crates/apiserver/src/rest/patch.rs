@@ -118,7 +118,7 @@ pub(crate) async fn patch(context: &Context, part: Part) -> Outcome<Response<Bod
             let (mut object, issues) = patched(&context.resource, method, before, &context.body, validation)?;
             keep_identity(object.as_mut(), old)?;
             warnings = issues;
-            warnings.extend(context.resource.kind().warnings(object.as_ref()));
+            warnings.extend(input::warnings(&context.resource, object.as_ref()));
             Ok(object)
         },
     )

@@ -25,7 +25,7 @@ pub(crate) async fn update(context: &Context, part: Part) -> Outcome<Response<Bo
         |_, _| Ok(object.boxed_clone()),
     )
     .await?;
-    warnings.extend(context.resource.kind().warnings(object.as_ref()));
+    warnings.extend(input::warnings(&context.resource, object.as_ref()));
     let response =
         answer::object(StatusCode::OK, wanted, context.include()?, &context.resource, &done.stored)?;
     Ok(answer::with_warnings(response, &warnings))

@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         // Colours only where somebody looks: not in sagong.log.
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        // Otherwise a line that cannot be written, on a full disk say, panics the thread that says it.
+        .log_internal_errors(false)
         .init();
     // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,0 +1,59 @@
+//! A full disk: writes are refused with the reason, nothing dies of it, and all goes on once there is room.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use sagong_tests::{Cluster, eventually, have, run, stdout};
+use std::fs::File;
+use std::io::Write;
+use std::process::Command;
+
+/// The cluster's data directory on a disk of its own; gone when dropped, and the cluster stopped before.
+struct SmallDisk<'a>(&'a Cluster);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(cluster: &'a Cluster) -> Self {
+        std::fs::create_dir(cluster.data_dir()).unwrap();
+        stdout(
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(cluster.data_dir()),
+        );
+        Self(cluster)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        run(&mut self.0.sagong(&["down"]));
+        run(Command::new("umount").arg(self.0.data_dir()));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_nothing_more() {
+    if !have("kubectl") {
+        return;
+    }
+    let cluster = Cluster::prepare();
+    let _disk = SmallDisk::mount(&cluster);
+    cluster.up(&[]);
+    let filling = cluster.data_dir().join("filling");
+    let mut file = File::create(&filling).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+
+    let big = "x".repeat(100_000);
+    let map = |name: &str| {
+        vec!["create".to_owned(), "configmap".into(), name.into(), format!("--from-literal=a={big}")]
+    };
+    for name in ["one", "two", "three"] {
+        let arguments = map(name);
+        let said = cluster.kubectl_fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(!said.contains("shutting down"), "{said}");
+    }
+    assert!(cluster.kubectl(&["get", "namespaces"]).contains("default"), "reading goes on");
+
+    std::fs::remove_file(&filling).unwrap();
+    cluster.kubectl(&["create", "deployment", "after", "--image=none/none"]);
+    eventually("a pod made by controllers that are still alive", || {
+        cluster.kubectl(&["get", "pods", "-o", "name"]).contains("pod/after-").then_some(())
+    });
+}

@@ -216,7 +216,7 @@ impl Builder {
                 continue;
             }
             for object in unlist(document.object.clone()) {
-                match self.from_document(context, object, &document.source, &namespace, explicit).await {
+                match self.info_of(context, object, &document.source, &namespace, explicit).await {
                     Ok(info) => found.infos.push(info),
                     Err(error) => found.failures.push(error),
                 }
@@ -234,7 +234,7 @@ impl Builder {
         Ok(found)
     }
 
-    async fn from_document(
+    async fn info_of(
         &self,
         context: &Context,
         mut object: Value,

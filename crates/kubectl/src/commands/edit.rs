@@ -204,17 +204,16 @@ async fn differ(context: &Context) -> Outcome {
 async fn merged(context: &Context, info: &Info, live: Option<&Value>) -> Outcome<Value> {
     let client = context.client().await?;
     let query = [("dryRun", "All"), ("fieldManager", context.flags.text("field-manager"))];
-    let modified = write::configuration(&info.object);
-    let mut new = info.object.clone();
-    write::annotate(&mut new, LAST_APPLIED, &modified);
+    // What apply would remember is no difference to show.
+    let new = &info.object;
     let Some(live) = live else {
         let path = info.mapping.collection(&info.namespace);
-        return client.call(Method::POST, &path, &query, Some((JSON, &new))).await;
+        return client.call(Method::POST, &path, &query, Some((JSON, new))).await;
     };
     let last = object::strings(live, "/metadata/annotations").remove(LAST_APPLIED);
     let last = last.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let schema = apply_diff::schema(&info.mapping.api_version(), &info.mapping.kind);
-    let patch = apply_diff::three_way(schema, &last, &new, live);
+    let patch = apply_diff::three_way(schema, &last, new, live);
     let kind = if schema.is_some() { STRATEGIC } else { MERGE };
     client.call(Method::PATCH, &info.path(), &query, Some((kind, &patch))).await
 }

@@ -86,7 +86,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     };
     page.push_str("DESCRIPTION:\n");
     page.push_str(&wrap(if description.is_empty() { "<empty>" } else { &description }, 4));
-    page.push('\n');
+    page.push_str("    \n");
     if shown["properties"].is_object() {
         page.push_str("FIELDS:\n");
         properties(schemas, &shown, 2, flags.on("recursive"), &mut page);
@@ -199,7 +199,7 @@ fn wrap(text: &str, indent: usize) -> String {
     let mut out = String::new();
     for paragraph in text.split('\n') {
         let mut line = String::new();
-        for word in paragraph.split_whitespace() {
+        for word in paragraph.split(' ') {
             if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > 80 {
                 out.push_str(&format!("{}{line}\n", " ".repeat(indent)));
                 line.clear();

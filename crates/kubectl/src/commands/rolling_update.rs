@@ -73,9 +73,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         new_name = Some(object::name(&document.object).to_owned());
         document.object
     } else {
-        let name = new_name
-            .clone()
-            .unwrap_or_else(|| format!("{old_name}-{}", hash(&format!("{}{image}", old["spec"]))));
+        let name =
+            new_name.clone().unwrap_or_else(|| format!("{old_name}-{}", hash(&format!("{old_name}{image}"))));
         new_name = Some(name.clone());
         run.derived(&old, &name, image)?
     };

@@ -89,11 +89,9 @@ fn ingress(object: &Value) -> String {
 /// Ready addresses with their port, three at most.
 fn addresses(slices: &[Value], port_name: &str) -> String {
     let mut all = Vec::new();
-    let mut any = false;
     for slice in slices {
         let ports = list(slice, "/ports");
         for port in ports.iter().filter(|port| text(port, "/name") == port_name) {
-            any = true;
             for endpoint in list(slice, "/endpoints") {
                 if endpoint["conditions"]["ready"] == false {
                     continue;
@@ -105,11 +103,8 @@ fn addresses(slices: &[Value], port_name: &str) -> String {
         }
     }
     if all.is_empty() {
-        return if any || slices.is_empty() && !any {
-            if slices.is_empty() { "<none>".into() } else { String::new() }
-        } else {
-            String::new()
-        };
+        // Without slices there is nothing to say; with slices, nothing is ready.
+        return if slices.is_empty() { "<none>".into() } else { String::new() };
     }
     let more = all.len().saturating_sub(3);
     let text = all[..all.len().min(3)].join(",");

@@ -487,7 +487,7 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             text.into()
         }
         "printf" => printf(first.as_str().unwrap_or_default(), arguments.get(1..).unwrap_or_default()).into(),
-        "eq" => arguments[1.min(arguments.len())..].iter().any(|other| *other == first).into(),
+        "eq" => arguments[1.min(arguments.len())..].contains(&first).into(),
         "ne" => (arguments.get(1) != Some(&first)).into(),
         "lt" | "le" | "gt" | "ge" => {
             use std::cmp::Ordering::{Equal, Greater, Less};

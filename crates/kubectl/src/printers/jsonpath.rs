@@ -96,9 +96,7 @@ impl Template {
 /// It is none of them.
 pub(crate) fn relax(text: &str) -> Result<String, String> {
     let bad = || {
-        format!(
-            "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{{name1.name2}}' or '{{.name1.name2}}'"
-        )
+        "unexpected path string, expected a 'name1.name2' or '.name1.name2' or '{name1.name2}' or '{.name1.name2}'".to_owned()
     };
     if text.is_empty() {
         return Ok(String::new());

@@ -99,24 +99,19 @@ impl Writer {
     }
 
     fn text(&mut self, text: &str, depth: usize, key: bool) {
-        let special = text.chars().any(|c| c != '\n' && c != '\t' && unprintable(c));
+        let special = text.chars().any(|c| c != '\n' && unprintable(c));
         if special || (key && text.contains('\n')) {
             return self.double(text, depth, key);
         }
         if text.contains('\n') {
-            // Blank lines at the start cannot be told from indentation, and spaces before a break get lost.
-            let broken = text.contains(" \n") || text.starts_with([' ', '\n']) && text.trim().is_empty();
-            if broken && space_break(text) {
+            // Spaces before a break, or at the very end, would get lost.
+            if text.contains(" \n") || text.ends_with(' ') {
                 return self.double(text, depth, key);
             }
             return self.literal(text, depth);
         }
         if resolves_otherwise(text) {
-            return if text.is_empty() || !text.contains('\t') {
-                self.double(text, depth, key)
-            } else {
-                self.double(text, depth, key)
-            };
+            return self.double(text, depth, key);
         }
         if !plain_allowed(text) {
             if text.contains('\t') && text.starts_with('\t') {
@@ -214,6 +209,9 @@ impl Writer {
                 '\u{a0}' => piece.push_str("\\_"),
                 '\u{2028}' => piece.push_str("\\L"),
                 '\u{2029}' => piece.push_str("\\P"),
+                c if unprintable(*c) && (*c as u32) >= 0x10000 => {
+                    piece.push_str(&format!("\\U{:08X}", *c as u32));
+                }
                 c if unprintable(*c) && (*c as u32) < 256 => piece.push_str(&format!("\\x{:02X}", *c as u32)),
                 c if unprintable(*c) => piece.push_str(&format!("\\u{:04X}", *c as u32)),
                 ' ' if !key && !after_space && column > WIDTH && index > 0 && index + 1 < chars.len() => {
@@ -237,25 +235,20 @@ impl Writer {
     }
 }
 
-fn space_break(text: &str) -> bool {
-    text.contains(" \n") || text.trim_matches(['\n', ' ']).is_empty()
-}
-
 fn unprintable(c: char) -> bool {
     let code = c as u32;
     !(code == 0x0A
         || (0x20..=0x7E).contains(&code)
         || (0xA1..=0xD7FF).contains(&code) && code != 0x2028 && code != 0x2029
-        || (0xE000..=0xFFFD).contains(&code) && code != 0xFEFF
-        || code >= 0x10000)
+        || (0xE000..=0xFFFD).contains(&code) && code != 0xFEFF)
 }
 
 /// Whether a reader would take the plain text for something that is no string.
 fn resolves_otherwise(text: &str) -> bool {
-    const WORDS: [&str; 34] = [
+    const WORDS: [&str; 33] = [
         "", "~", "null", "Null", "NULL", "y", "Y", "yes", "Yes", "YES", "n", "N", "no", "No", "NO", "true",
         "True", "TRUE", "false", "False", "FALSE", "on", "On", "ON", "off", "Off", "OFF", ".nan", ".NaN",
-        ".NAN", ".inf", ".Inf", ".INF", "<<",
+        ".NAN", ".inf", ".Inf", ".INF",
     ];
     if WORDS.contains(&text) || matches!(text, "+.inf" | "-.inf" | "+.Inf" | "-.Inf" | "+.INF" | "-.INF") {
         return true;

@@ -226,7 +226,8 @@ impl Stage {
     }
 
     async fn steady(&self, scene: &Mutex<Scene>) -> Result<()> {
-        scene.lock().observe(&self.deployments.get("kubia").await?);
+        let deployment = self.deployments.get("kubia").await?;
+        scene.lock().observe(&deployment);
         tokio::time::sleep(STEADY).await;
         Ok(())
     }

@@ -91,7 +91,8 @@ fn line(scene: &Scene, now: &Counts, before: &Counts, period: Duration) -> Strin
 
 /// The share of answers by version: `████░░` is two thirds v1.
 fn versions(v1: u64, v2: u64) -> String {
-    let old = if v1 + v2 == 0 { BAR } else { (v1 * BAR + (v1 + v2) / 2) / (v1 + v2) };
+    let all = v1 + v2;
+    let old = (v1 * BAR + all / 2).checked_div(all).unwrap_or(BAR);
     "█".repeat(old as usize) + &"░".repeat((BAR - old) as usize)
 }
 

@@ -78,6 +78,12 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             teller.tell(&write::create(context, &info, &query).await?, "replaced")?;
             continue;
         }
+        // Not every kind may be replaced without a version; what is not there is for the server to say.
+        if info.object["metadata"]["resourceVersion"].is_null()
+            && let Ok(live) = context.client().await?.get(&info.path(), &[]).await
+        {
+            info.object["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
+        }
         match write::replace(context, &info, &query).await {
             Ok(object) => teller.tell(&object, "replaced")?,
             Err(error) => failures.push(error.with_source("replacing", &info.source)),

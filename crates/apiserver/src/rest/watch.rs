@@ -27,6 +27,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// The shortest time a watch lasts when the client names none; up to twice as long (`--min-request-timeout`).
 const MIN_TIMEOUT: u64 = 1800;
+/// About the most bytes of events in one piece of the body.
+const PIECE: usize = 64 << 10;
+/// About what an event has besides its object.
+const EVENT_FRAME: usize = 96;
 /// The annotation of the bookmark that ends the initial events (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -158,6 +162,7 @@ async fn open(context: &Context, request: &Request, mut formatter: Formatter) ->
         bookmarks: request.bookmarks,
         told: from,
         first: (!first.is_empty()).then(|| first.into()),
+        pending: Vec::new().into_iter(),
         bookmark_tick,
         deadline: Instant::now() + request.timeout,
         ended: false,
@@ -173,6 +178,8 @@ struct Stream {
     /// The newest revision the client was told of.
     told: Revision,
     first: Option<Bytes>,
+    /// Events at hand that are still to be sent.
+    pending: std::vec::IntoIter<Event>,
     bookmark_tick: tokio::time::Interval,
     deadline: Instant,
     ended: bool,
@@ -184,8 +191,15 @@ impl Stream {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        while !self.ended {
+        while !self.ended || self.pending.len() > 0 {
             let mut out = Vec::new();
+            if self.pending.len() > 0 {
+                self.send_pending(&mut out);
+                if !out.is_empty() {
+                    return Some(out.into());
+                }
+                continue;
+            }
             tokio::select! {
                 batch = self.watch.next() => self.take(batch, &mut out),
                 _ = self.bookmark_tick.tick(), if self.bookmarks => self.bookmark(&mut out),
@@ -204,12 +218,27 @@ impl Stream {
         None
     }
 
+    /// Writes events up to about the size of a piece. A thousand in one piece would be megabytes, for each watch,
+    /// asked of the system anew each time.
+    fn send_pending(&mut self, out: &mut Vec<u8>) {
+        let mut size = 0;
+        let fits = |event: &&Event| {
+            let before = size;
+            size += event.entry().value.len() + EVENT_FRAME;
+            before == 0 || size <= PIECE
+        };
+        let count = self.pending.as_slice().iter().take_while(fits).count();
+        out.reserve(size.min(PIECE));
+        for event in self.pending.by_ref().take(count) {
+            self.told = self.told.max(self.formatter.change(out, &event));
+        }
+    }
+
     fn take(&mut self, batch: Batch, out: &mut Vec<u8>) {
         match batch {
             Batch::Events(events) => {
-                for event in &events {
-                    self.told = self.told.max(self.formatter.change(out, event));
-                }
+                self.pending = events.into_iter();
+                self.send_pending(out);
             }
             Batch::Lost => {
                 self.ended = true;

@@ -102,7 +102,8 @@ pub(crate) struct World {
     nodes: HashMap<String, usize>,
     first_node: u32,
     addresses: Addresses,
-    pods: HashMap<String, Entry>,
+    /// Boxed: the table grows by doubling, and would copy all of them each time.
+    pods: HashMap<String, Box<Entry>>,
     queue: VecDeque<String>,
     due: BTreeSet<(Timestamp, String)>,
     /// No address is given out before all pods that have one are known.
@@ -204,7 +205,7 @@ impl World {
         let Some(&node) = self.nodes.get(&view.spec.node_name) else { return };
         if !self.pods.contains_key(&uid) {
             let entry = self.first_sight(&view, node, now);
-            self.pods.insert(uid.clone(), entry);
+            self.pods.insert(uid.clone(), Box::new(entry));
         }
         let Some(entry) = self.pods.get_mut(&uid) else { return };
         entry.listed = true;

@@ -186,7 +186,7 @@ impl Judge {
             && let Some((deployment, _)) = deployment_of(ground, old)
             && let Some(watched) = self.deployments.get_mut(&deployment)
         {
-            watched.overlaps &= versions(ground, &deployment) > 1;
+            watched.overlaps &= versions(ground, &deployment) > 1 || !are_current(ground, &deployment);
         }
         if let Some(old) = old {
             let is_going = new.is_none_or(pod::is_terminating) && !pod::is_terminating(old);
@@ -235,7 +235,8 @@ impl Judge {
     fn pod_deleted(&mut self, old: &Pod, ground: &Ground) -> Verdict {
         let name = old.metadata.name.clone().unwrap_or_default();
         let owner = controller_of(&old.metadata);
-        if owner.is_none_or(|owner| owner.kind != "ReplicaSet") {
+        // One leader may let a pod go that the other still counts as its own.
+        if owner.is_none_or(|owner| owner.kind != "ReplicaSet") && !self.two_leaders {
             return Err(Violation::new("nobody else's pod is deleted", name));
         }
         let Some((deployment, _)) = deployment_of(ground, old) else { return Ok(()) };
@@ -317,12 +318,9 @@ impl Judge {
             let Some(watched) = self.deployments.get_mut(uid) else { continue };
             let generation = deployment.metadata.generation;
             let seen = deployment.status.as_ref().and_then(|status| status.observed_generation);
-            let is_current = |set: &ReplicaSet| {
-                let seen = set.status.as_ref().and_then(|status| status.observed_generation);
-                seen >= set.metadata.generation
-            };
-            if watched.views.len() > 1 && seen >= generation && sets_of(ground, uid).all(is_current) {
+            if watched.views.len() > 1 && seen >= generation && are_current(ground, uid) {
                 watched.views.retain(|known, _| Some(*known) == generation);
+                watched.overlaps = false;
                 watched.take_stock(ground, uid);
             }
         }
@@ -334,7 +332,7 @@ impl Watched {
     fn take_stock(&mut self, ground: &Ground, uid: &str) {
         self.excess_size = total_size(ground, uid);
         self.excess_pods = active(ground, uid).count_as_i32().max(self.excess_size);
-        self.overlaps = versions(ground, uid) > 1;
+        self.overlaps |= versions(ground, uid) > 1;
     }
 
     fn most(&self) -> i32 {
@@ -394,6 +392,14 @@ pub(crate) fn pods_of<'a>(ground: &'a Ground, set: &'a ReplicaSet) -> impl Itera
 fn active<'a>(ground: &'a Ground, uid: &'a str) -> impl Iterator<Item = &'a Pod> {
     let pods = sets_of(ground, uid).flat_map(|set| pods_of(ground, set));
     pods.filter(|pod| pod::is_active(pod) && pod.metadata.generate_name.is_some())
+}
+
+/// Whether the controllers of all ReplicaSets of a Deployment have told that they have seen their specs.
+fn are_current(ground: &Ground, uid: &str) -> bool {
+    sets_of(ground, uid).all(|set| {
+        let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+        seen >= set.metadata.generation
+    })
 }
 
 /// How many ReplicaSets of a Deployment have pods that have not ended, or are to have some.

@@ -152,8 +152,7 @@ impl Kubelet {
         }
         let uid = able[ground.choices.below(able.len())].clone();
         let Some(pod) = self.pods.get_mut(&uid) else { return Ok(false) };
-        if let Some(index) = pod.inside.iter().position(|(when, _)| *when <= now) {
-            let (_, inside) = pod.inside.swap_remove(index);
+        if let Some(inside) = pod.next_inside(now) {
             pod.happen(inside, now);
             ground.say(|| format!("{}: {} {inside:?}", self.name, pod.key.name));
             return Ok(true);
@@ -198,6 +197,7 @@ impl Kubelet {
     /// What was broken is repaired.
     pub(crate) fn repair(&mut self, now: Timestamp) {
         for pod in self.pods.values_mut().filter(|pod| pod.machine.is_up(CONTAINER)) {
+            pod.inside.retain(|(_, inside)| *inside != Inside::Probed(false));
             pod.inside.push((now, Inside::Probed(true)));
         }
     }
@@ -278,6 +278,13 @@ impl OnNode {
             || self.look_again.is_some_and(is_due)
             || self.tasks.iter().any(|(when, _)| is_due(*when))
             || self.inside.iter().any(|(when, _)| is_due(*when))
+    }
+
+    /// What happens next inside, the earliest first.
+    fn next_inside(&mut self, now: Timestamp) -> Option<Inside> {
+        let due = self.inside.iter().enumerate().filter(|(_, (when, _))| *when <= now);
+        let (index, _) = due.min_by_key(|(_, (when, _))| *when)?;
+        Some(self.inside.remove(index).1)
     }
 
     fn happen(&mut self, inside: Inside, now: Timestamp) {

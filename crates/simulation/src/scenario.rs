@@ -22,6 +22,8 @@ pub(crate) const FOREIGN: &str = "foreign";
 pub(crate) struct Scenario {
     pub(crate) nodes: u8,
     pub(crate) deployment: Value,
+    /// A ReplicaSet of nobody runs beside the Deployment.
+    pub(crate) has_bare_set: bool,
     /// All is up and quiet before anything goes wrong.
     pub(crate) begins_settled: bool,
     /// Steps with faults and a busy user.
@@ -60,7 +62,8 @@ impl Scenario {
         Self {
             nodes: u8::try_from(1 + choices.below(3)).unwrap_or(1),
             deployment,
-            begins_settled: choices.below(3) < 2,
+            has_bare_set: choices.below(4) == 3,
+            begins_settled: choices.below(2) == 0,
             steps: 60 + 80 * choices.below(4),
             user: choices.pick(&[40, 20, 12]),
         }
@@ -86,6 +89,9 @@ impl Scenario {
                 "spec": {"selector": {"app": NAME}, "ports": [{"port": 80, "targetPort": 8080}]},
             }),
         );
+        if !self.has_bare_set {
+            return create::<Deployment>(ground, self.deployment.clone());
+        }
         create::<ReplicaSet>(
             ground,
             json!({

@@ -47,21 +47,16 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     progress::note_pause(deployment, &mut draft.status, now);
     draft.number_new();
     if spec_of(deployment).paused == Some(true) {
-        if scale::has_room(deployment, &draft.roles) {
-            scale::scale(deployment, &mut draft.roles);
-        }
+        scale::scale_into_room(deployment, &mut draft.roles);
         draft.deletions = revision::clean_up(deployment, &draft.roles);
         draft.write_sets(&mut plan);
         draft.tell_only_counts(&mut plan);
         return plan;
     }
     if scale::is_needed(deployment, &draft.roles) {
-        let has_room = scale::has_room(deployment, &draft.roles);
-        if has_room {
-            scale::scale(deployment, &mut draft.roles);
-        }
+        let is_done = scale::scale_into_room(deployment, &mut draft.roles);
         // Several ReplicaSets of a Recreate Deployment are not scaled but recreated.
-        if !has_room || draft.roles.all().any(Set::is_changed) {
+        if !is_done || draft.roles.all().any(Set::is_changed) {
             draft.write_sets(&mut plan);
             draft.tell_only_counts(&mut plan);
             return plan;

@@ -1,7 +1,7 @@
 //! Scaling a Deployment, also in the middle of a rollout or while it is paused: every ReplicaSet keeps its share.
 
 use super::rolling_update::{self, Limits};
-use super::snapshot::{Roles, Set, total_size, wanted};
+use super::snapshot::{Roles, Set, wanted};
 use k8s_openapi::api::apps::v1::Deployment;
 use std::cmp::Reverse;
 
@@ -15,13 +15,6 @@ pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 pub fn is_needed(deployment: &Deployment, roles: &Roles) -> bool {
     let wanted = wanted(deployment);
     active(roles.all()).any(|set| desired(set).is_some_and(|desired| desired != wanted))
-}
-
-/// Whether scaling now exceeds no limit: it adds no pods, or no ReplicaSet has any left that it is to delete. What was told
-/// to go away still takes room until it is gone (upstream does not wait for that).
-pub fn has_room(deployment: &Deployment, roles: &Roles) -> bool {
-    let is_settled = |set: &Set| set.pods_at_most() == Some(set.size());
-    total_size(roles.all()) >= Limits::of(deployment).most() || roles.all().all(is_settled)
 }
 
 /// Sets the size, and with it the annotations that record for which Deployment size that was. Changes nothing that
@@ -60,6 +53,29 @@ pub fn scale(deployment: &Deployment, roles: &mut Roles) {
         let base = status.and_then(|status| status.replicas).unwrap_or(0);
         share_out(&limits, base, roles);
     }
+}
+
+/// The same, as far as there is room: pods that were told to go away still take some until they are gone. What would
+/// grow too early stays as it is for now. Whether nothing had to wait. (Upstream goes by sizes alone.)
+pub fn scale_into_room(deployment: &Deployment, roles: &mut Roles) -> bool {
+    let before = roles.clone();
+    scale(deployment, roles);
+    let pods = |roles: &Roles| {
+        roles.all().map(Set::pods_at_most).try_fold(0, |sum: i32, pods| Some(sum.saturating_add(pods?)))
+    };
+    let is_room = match (pods(&before), pods(roles)) {
+        (Some(before), Some(after)) => after <= before.max(Limits::of(deployment).most()),
+        _ => false,
+    };
+    let mut waits = false;
+    let sets = roles.old.iter_mut().chain(&mut roles.new);
+    for (set, before) in sets.zip(before.old.into_iter().chain(before.new)) {
+        if !is_room && set.size() > before.size() {
+            *set = before;
+            waits = true;
+        }
+    }
+    !waits
 }
 
 fn active<'a>(sets: impl Iterator<Item = &'a Set>) -> impl Iterator<Item = &'a Set> {
@@ -239,19 +255,37 @@ mod tests {
     }
 
     #[rstest]
-    #[case::adds_pods_and_all_is_settled(15, json!({"replicas": 5, "observedGeneration": 2}), true)]
-    #[case::adds_pods_and_some_are_still_to_go(15, json!({"replicas": 7, "observedGeneration": 2}), false)]
-    #[case::adds_pods_and_nothing_is_known(15, json!({"replicas": 5, "observedGeneration": 1}), false)]
-    #[case::adds_none(5, json!({"replicas": 7, "observedGeneration": 2}), true)]
-    fn pods_that_are_still_to_go_take_room(
+    #[case::all_is_settled(15, json!({"replicas": 5, "observedGeneration": 2}), 15)]
+    #[case::some_are_still_to_go(15, json!({"replicas": 7, "observedGeneration": 2}), 15)]
+    #[case::nothing_is_known(15, json!({"replicas": 5, "observedGeneration": 1}), 5)]
+    #[case::fewer(3, json!({"replicas": 7, "observedGeneration": 2}), 3)]
+    fn a_set_grows_when_it_is_known_how_many_pods_there_are(
         #[case] replicas: i32,
         #[case] status: serde_json::Value,
-        #[case] expected: bool,
+        #[case] expected: i32,
     ) {
         let value = json!({"metadata": {"name": "a", "generation": 2}, "spec": {"replicas": 5, "selector": {}},
             "status": status});
         let old = Set::existing(Arc::new(serde_json::from_value(value).unwrap()));
-        assert_eq!(has_room(&deployment(replicas, 0), &Roles { new: None, old: vec![old] }), expected);
+        let mut roles = Roles { new: None, old: vec![old] };
+        assert_eq!(scale_into_room(&deployment(replicas, 0), &mut roles), expected == replicas);
+        assert_eq!(roles.old[0].size(), expected);
+    }
+
+    #[test]
+    fn what_another_set_still_has_to_delete_takes_room() {
+        let set = |name: &str, size: i32, pods: i32| {
+            let value = json!({"metadata": {"name": name}, "spec": {"replicas": size, "selector": {}},
+                "status": {"replicas": pods}});
+            Set::existing(Arc::new(serde_json::from_value(value).unwrap()))
+        };
+        let roles = |pods| Roles { new: Some(set("new", 3, 3)), old: vec![set("old", 0, pods)] };
+        let scaled = |mut roles: Roles| {
+            let is_done = scale_into_room(&deployment(5, 0), &mut roles);
+            (is_done, roles.new.unwrap().size())
+        };
+        assert_eq!(scaled(roles(2)), (false, 3));
+        assert_eq!(scaled(roles(0)), (true, 5));
     }
 
     #[test]

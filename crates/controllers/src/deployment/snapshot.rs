@@ -180,6 +180,7 @@ pub fn total_size<'a>(sets: impl IntoIterator<Item = &'a Set>) -> i32 {
 }
 
 /// The ReplicaSets of a Deployment by role.
+#[derive(Clone)]
 pub struct Roles {
     /// The one whose template is the Deployment's; none before it is created.
     pub new: Option<Set>,

@@ -358,9 +358,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether it created something perhaps, all the same: there was no answer, or only that it took too long.
+    /// Whether the write may have been made all the same: there was no answer, or only that it took too long.
     pub fn is_uncertain(&self) -> bool {
-        self.verb == "create" && matches!(self.code, 0 | 504)
+        matches!(self.code, 0 | 504)
     }
 
     /// Whether somebody else changed the object in between: a fresh look will do.

@@ -47,14 +47,14 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     progress::note_pause(deployment, &mut draft.status, now);
     draft.number_new();
     if spec_of(deployment).paused == Some(true) {
-        scale::scale_into_room(deployment, &mut draft.roles, &snapshot.pods);
+        scale::scale_into_room(deployment, &mut draft.roles);
         draft.deletions = revision::clean_up(deployment, &draft.roles);
         draft.write_sets(&mut plan);
         draft.tell_only_counts(&mut plan);
         return plan;
     }
     if scale::is_needed(deployment, &draft.roles) {
-        let is_done = scale::scale_into_room(deployment, &mut draft.roles, &snapshot.pods);
+        let is_done = scale::scale_into_room(deployment, &mut draft.roles);
         // Several ReplicaSets of a Recreate Deployment are not scaled but recreated.
         if !is_done || draft.roles.all().any(Set::is_changed) {
             draft.write_sets(&mut plan);

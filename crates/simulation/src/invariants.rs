@@ -33,6 +33,9 @@ impl Violation {
     }
 }
 
+/// Steps within which a watch tells everything, with some to spare for what it is told to.
+const NEWS: usize = 200;
+
 type Verdict = Result<(), Violation>;
 
 /// What of a spec limits the controllers.
@@ -270,8 +273,10 @@ impl Judge {
 
     /// Adoption and release are by selector and controller reference, and nothing foreign is touched.
     fn ownership(&self, change: &Change, ground: &Ground) -> Verdict {
-        // What happened after the controller looked does not count against it.
-        let is_old_news = |happened: Option<&usize>| happened.is_none_or(|step| *step < ground.acting_since);
+        // Labels that changed after the controller looked, or that a watch may not have told it yet, do not count against
+        // it: it releases what it adopted so.
+        let is_old_news =
+            |changed: Option<&usize>| changed.is_none_or(|step| *step + NEWS < ground.acting_since);
         if ground.actor != Actor::Controllers && ground.actor != Actor::Collector {
             return Ok(());
         }

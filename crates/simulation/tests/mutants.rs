@@ -8,7 +8,7 @@ use sagong_simulation::mutant::Mutant;
 use sagong_simulation::{first_failure, run, story};
 
 /// Seeds that one of which must find a bug.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 2000;
 
 #[rstest]
 #[case(Mutant::SurgeOffByOne, "no more pods than replicas and maxSurge")]

@@ -8,6 +8,7 @@ use crate::object::{self, list, text};
 use crate::watch::Lines;
 use http::Method;
 use serde_json::Value;
+use std::cmp::Reverse;
 
 /// Its flags.
 pub(crate) const FLAGS: [&[Flag]; 1] = [&[
@@ -145,11 +146,7 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
     pods.iter_mut().for_each(|pod| {
         pod["kind"] = "Pod".into();
     });
-    // The most useful first: running before waiting, ready before not, older before newer.
-    pods.sort_by_key(|pod| {
-        let running = text(pod, "/status/phase") == "Running";
-        (!running, !super::watch_rollout::ready(pod), text(pod, "/metadata/creationTimestamp").to_owned())
-    });
+    pods.sort_by_key(rank);
     if pods.is_empty() {
         return fail("timed out waiting for the condition");
     }
@@ -158,6 +155,32 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
         pods.truncate(1);
     }
     Ok(pods)
+}
+
+/// The place of a pod, in the order in which kubectl looks for the one whose log tells most (`podutils.ByLogging`): assigned before
+/// unassigned, running before unknown before pending, ready before not, ready for longer, restarted more often,
+/// older. A time that is missing counts as the latest.
+fn rank(pod: &Value) -> impl Ord + use<> {
+    let phase = match text(pod, "/status/phase") {
+        "Unknown" => 1,
+        "Pending" => 2,
+        _ => 0,
+    };
+    // Times in RFC 3339, UTC and whole seconds: in the order of their texts.
+    let or_latest = |time: &str| if time.is_empty() { "~".to_owned() } else { time.to_owned() };
+    let ready = list(pod, "/status/conditions").iter().find(|c| text(c, "/type") == "Ready");
+    let ready = ready.filter(|c| text(c, "/status") == "True");
+    let ready_since = ready.map(|c| or_latest(text(c, "/lastTransitionTime")));
+    let restarts =
+        list(pod, "/status/containerStatuses").iter().filter_map(|c| c["restartCount"].as_i64()).max();
+    (
+        text(pod, "/spec/nodeName").is_empty(),
+        phase,
+        ready.is_none(),
+        ready_since,
+        Reverse(restarts.unwrap_or(0)),
+        or_latest(text(pod, "/metadata/creationTimestamp")),
+    )
 }
 
 fn containers(context: &Context, pod: &Value, wanted: &str) -> Outcome<Vec<String>> {
@@ -227,5 +250,43 @@ async fn stream(context: &Context, pod: &Value, container: &str, selected: bool)
             }
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn pod(node: &str, phase: &str, ready: Option<&str>, restarts: i64, created: &str) -> Value {
+        let status = if ready.is_some() { "True" } else { "False" };
+        json!({
+            "metadata": {"creationTimestamp": created},
+            "spec": {"nodeName": node},
+            "status": {
+                "phase": phase,
+                "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": ready.unwrap_or("2026-01-01T00:00:00Z")}],
+                "containerStatuses": [{"restartCount": restarts}],
+            },
+        })
+    }
+
+    const EARLY: &str = "2026-01-01T00:00:01Z";
+    const LATE: &str = "2026-01-01T00:00:02Z";
+
+    #[rstest]
+    #[case::assigned(pod("n", "Pending", None, 0, LATE), pod("", "Running", Some(EARLY), 0, EARLY))]
+    #[case::running(pod("n", "Running", None, 0, LATE), pod("n", "Pending", None, 0, EARLY))]
+    #[case::ready(pod("n", "Running", Some(LATE), 0, LATE), pod("n", "Running", None, 9, EARLY))]
+    #[case::ready_for_longer(
+        pod("n", "Running", Some(EARLY), 0, LATE),
+        pod("n", "Running", Some(LATE), 9, EARLY)
+    )]
+    #[case::restarted(pod("n", "Running", Some(EARLY), 1, LATE), pod("n", "Running", Some(EARLY), 0, EARLY))]
+    #[case::older(pod("n", "Running", Some(EARLY), 0, EARLY), pod("n", "Running", Some(EARLY), 0, LATE))]
+    #[case::with_a_time(pod("n", "Running", Some(EARLY), 0, LATE), pod("n", "Running", Some(EARLY), 0, ""))]
+    fn of_many_pods_the_one_that_tells_most_is_read(#[case] first: Value, #[case] second: Value) {
+        assert!(rank(&first) < rank(&second));
     }
 }

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should take seconds at most.
@@ -70,17 +70,23 @@ pub struct Cluster {
     directory: tempfile::TempDir,
     /// Port of the API server.
     pub port: u16,
-    second_octet: u8,
+    /// Of pods and of services.
+    networks: [String; 2],
 }
 
 impl Cluster {
     /// A place for a cluster, with a port and networks nobody else uses. Nothing runs yet.
     pub fn prepare() -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        // Networks by process and count, so that test processes do not meet.
-        let octet = 100 + (std::process::id() as u8 % 45) * 2 + NEXT.fetch_add(1, Ordering::Relaxed) % 2;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Networks by process and count, so that test processes do not meet: 90 × 8 of them, each a /19.
+        let network = (std::process::id() * 2 + NEXT.fetch_add(1, Ordering::Relaxed)) % 720;
+        let (second, third) = (100 + network / 8, network % 8 * 32);
         let directory = tempfile::Builder::new().prefix("sagong-test-").tempdir().unwrap();
-        Self { directory, port: free_port(), second_octet: octet }
+        Self {
+            directory,
+            port: free_port(),
+            networks: [third, third + 16].map(|third| format!("10.{second}.{third}.0/20")),
+        }
     }
 
     /// A running cluster with the images kubia v1 to v4.
@@ -114,14 +120,9 @@ impl Cluster {
 
     /// The arguments of `up` that keep this cluster away from others.
     pub fn up_command(&self, more: &[&str]) -> Command {
-        let octet = self.second_octet;
+        let [pods, services] = &self.networks;
         let mut command = self.sagong(&["up", "-d", "--port", &self.port.to_string()]);
-        command.args([
-            "--pod-cidr",
-            &format!("10.{octet}.0.0/17"),
-            "--service-cidr",
-            &format!("10.{octet}.128.0/17"),
-        ]);
+        command.args(["--pod-cidr", pods, "--service-cidr", services]);
         command.args(more);
         command
     }

@@ -89,7 +89,10 @@ fn a_second_up_says_that_it_is_running() {
     let cluster = Cluster::prepare();
     cluster.up(&[]);
     let said = cluster.up(&[]);
-    assert!(said.starts_with("Sagong is running already (process "), "{said}");
+    assert!(said.starts_with("Sagong is running already (process ") && said.lines().count() == 1, "{said}");
+    let output = run(override_argument(&mut cluster.up_command(&["-d"]), ["--port", "1"]));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains(&format!("as it was started: --port {};", cluster.port)), "{said}");
 }
 
 #[test]
@@ -111,6 +114,7 @@ fn two_clusters_run_side_by_side_and_a_clash_is_one_line() {
         assert!(!output.status.success());
         assert_eq!(error.lines().count(), 1, "{error}");
         assert!(error.starts_with("error: ") && error.contains(remedy), "{error}");
+        assert!(!third.data_dir().exists(), "refused, and yet a directory was made");
     }
 }
 

@@ -67,12 +67,16 @@ where
 {
     let query = Query::parse(parts.uri.query());
     let path = parts.uri.path();
+    let user = authenticate(&core, peer, &parts).await;
+    // Strangers are answered; who shows a wrong token is told so, as everywhere.
+    let stranger = authn::bearer(&parts.headers).is_none();
     if parts.method == Method::GET
+        && (user.is_ok() || stranger)
         && let Some(response) = health::answer(path, &query)
     {
         return Ok(response);
     }
-    let user = authenticate(&core, peer, &parts).await?;
+    let user = user?;
     match Target::parse(path) {
         Target::Other => other(&core, &user, &parts, path),
         Target::Resource(target) => {

@@ -53,7 +53,9 @@ async fn tokens_identify_and_the_unprivileged_are_told_what_they_may_not() {
     let admin = client(&server, with_token(server.pki.admin_token.clone())).await;
     assert_eq!(get(&admin, "/api/v1/pods").await.0, 200);
     let wrong = client(&server, with_token("wrong".into())).await;
-    assert_eq!(get(&wrong, "/api/v1/pods").await.0, 401);
+    for path in ["/api/v1/pods", "/version", "/livez"] {
+        assert_eq!(get(&wrong, path).await.0, 401, "{path}");
+    }
     let jane = client(&server, with_token("jane".into())).await;
     let (code, body) = get(&jane, "/api/v1/namespaces/default/pods").await;
     assert_eq!(code, 403);

@@ -58,7 +58,6 @@ impl Cluster {
     ) -> Result<Self> {
         let began = Instant::now();
         let network_options = network_options(data, config);
-        sagong_network::check(&network_options).await.map_err(|reason| anyhow!(reason))?;
         let gateway = IpAddr::V4(network_options.gateway());
         let node_addresses = vec![host_address().unwrap_or(gateway)];
 
@@ -175,6 +174,11 @@ impl Cluster {
 }
 
 type Work = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Tells why the cluster's network cannot be set up on this machine. Changes nothing.
+pub(crate) async fn check_network(data: &DataDir, config: &ClusterConfig) -> Result<()> {
+    sagong_network::check(&network_options(data, config)).await.map_err(|reason| anyhow!(reason))
+}
 
 /// Removes everything a cluster made on this machine but its data directory. The cluster must not run.
 pub(crate) async fn destroy(data: &DataDir) -> Result<()> {

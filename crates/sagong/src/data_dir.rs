@@ -32,6 +32,22 @@ pub(crate) struct ClusterConfig {
     pub(crate) load_balancer: bool,
 }
 
+impl ClusterConfig {
+    /// The options of `sagong up` that give this and not the other one, with what they are here.
+    pub(crate) fn unlike(&self, other: &Self) -> Vec<String> {
+        let options = |config: &Self| {
+            [
+                format!("--port {}", config.port),
+                format!("--pod-cidr {}", config.pod_cidr),
+                format!("--service-cidr {}", config.service_cidr),
+                format!("{} load balancer", if config.load_balancer { "with" } else { "without" }),
+            ]
+        };
+        let pairs = options(self).into_iter().zip(options(other));
+        pairs.filter_map(|(here, there)| (here != there).then_some(here)).collect()
+    }
+}
+
 /// Held while the cluster runs. Released when dropped, or when the process ends in whatever way.
 pub(crate) struct Lock {
     _file: Flock<File>,
@@ -57,6 +73,17 @@ impl DataDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// The directory, which need not exist yet: nothing is made.
+    pub(crate) fn planned(path: &Path) -> Result<Self> {
+        if let Some(data) = Self::existing(path)? {
+            return Ok(data);
+        }
+        let path = std::path::absolute(path).with_context(|| format!("cannot tell where {path:?} is"))?;
+        let missing = |base: &Path| path.strip_prefix(base).map(Path::to_owned).unwrap_or_default();
+        let base = path.ancestors().find_map(|base| Some((fs::canonicalize(base).ok()?, missing(base))));
+        Ok(Self { path: base.map_or_else(|| path.clone(), |(base, missing)| base.join(missing)) })
     }
 
     /// The directory itself, without links.
@@ -107,6 +134,9 @@ impl DataDir {
 
     /// The process that runs this cluster, if one does.
     pub(crate) fn running(&self) -> Result<Option<u32>> {
+        if !self.join("lock").exists() {
+            return Ok(None);
+        }
         Ok(self.lock()?.err())
     }
 
@@ -156,6 +186,17 @@ mod tests {
         assert_eq!(data.instance(), linked.instance());
         assert_eq!(data.instance().len(), 6);
         assert!(data.instance().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+    }
+
+    #[test]
+    fn a_directory_that_is_only_planned_has_the_instance_it_will_have() {
+        let outer = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outer.path(), outer.path().join("link")).unwrap();
+        let path = outer.path().join("link/a/b");
+        let planned = DataDir::planned(&path).unwrap();
+        assert_eq!(planned.running().unwrap(), None);
+        assert!(!outer.path().join("a").exists());
+        assert_eq!(DataDir::create(&path).unwrap().instance(), planned.instance());
     }
 
     #[test]

@@ -108,14 +108,10 @@ fn huge_pages(allowed: bool) {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    if let Command::Up(options) = &command
-        && options.detach
-    {
-        return up::detached(options).map(|()| ExitCode::SUCCESS);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         match command {
+            Command::Up(options) if options.detach => up::detached(&options).await,
             Command::Up(options) => up::attached(options).await,
             Command::Down(options) => down::run(options).await,
             Command::Controllers(options) => controllers::run(options).await,

@@ -19,14 +19,10 @@ use tokio_util::sync::CancellationToken;
 const READY: &str = "\u{4}ready";
 
 /// `sagong up -d`: starts the background process and passes on what it says until the node is Ready.
-pub(crate) fn detached(options: &cli::Up) -> Result<()> {
-    preflight::check_machine()?;
-    if let Some(data) = DataDir::existing(&options.data.data_dir)?
-        && let Some(pid) = data.running()?
-    {
-        return say_running(&data, pid);
+pub(crate) async fn detached(options: &cli::Up) -> Result<()> {
+    if check(options).await? == Found::Running {
+        return Ok(());
     }
-    preflight::check_port(options.port)?;
     let data = DataDir::create(&options.data.data_dir)?;
     let log_path = data.join("sagong.log");
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path);
@@ -86,20 +82,16 @@ pub(crate) async fn attached(options: cli::Up) -> Result<()> {
 }
 
 async fn run(options: &cli::Up) -> Result<()> {
-    preflight::check_machine()?;
+    // The parent of a background process has checked already.
+    if !options.background && check(options).await? == Found::Running {
+        return Ok(());
+    }
+    let config = config(options);
     let data = DataDir::create(&options.data.data_dir)?;
     let lock = match data.lock()? {
         Ok(lock) => lock,
-        Err(pid) => return say_running(&data, pid),
+        Err(pid) => return say_running(&data, pid, &config),
     };
-    preflight::check_port(options.port)?;
-    let config = ClusterConfig {
-        port: options.port,
-        pod_cidr: options.pod_cidr,
-        service_cidr: options.service_cidr,
-        load_balancer: !options.no_load_balancer,
-    };
-    check_unchanged(&data, &config)?;
 
     let shutdown = CancellationToken::new();
     let parts = Parts {
@@ -128,6 +120,39 @@ async fn run(options: &cli::Up) -> Result<()> {
     cluster.stopped().await;
     drop(lock);
     Ok(())
+}
+
+/// What was there before.
+#[derive(PartialEq, Eq)]
+enum Found {
+    /// This cluster, running. The user was told.
+    Running,
+    /// Nothing that is in the way.
+    Room,
+}
+
+/// All that can be refused before anything is changed.
+async fn check(options: &cli::Up) -> Result<Found> {
+    preflight::check_machine()?;
+    let data = DataDir::planned(&options.data.data_dir)?;
+    let config = config(options);
+    if let Some(pid) = data.running()? {
+        say_running(&data, pid, &config)?;
+        return Ok(Found::Running);
+    }
+    preflight::check_port(options.port)?;
+    check_unchanged(&data, &config)?;
+    cluster::check_network(&data, &config).await?;
+    Ok(Found::Room)
+}
+
+fn config(options: &cli::Up) -> ClusterConfig {
+    ClusterConfig {
+        port: options.port,
+        pod_cidr: options.pod_cidr,
+        service_cidr: options.service_cidr,
+        load_balancer: !options.no_load_balancer,
+    }
 }
 
 /// Simulated nodes and pods share the second half of the pod network; nothing answers there.
@@ -175,8 +200,13 @@ fn check_unchanged(data: &DataDir, config: &ClusterConfig) -> Result<()> {
     Ok(())
 }
 
-fn say_running(data: &DataDir, pid: u32) -> Result<()> {
+/// Says too which options of this call are not those that the cluster runs with.
+fn say_running(data: &DataDir, pid: u32, asked: &ClusterConfig) -> Result<()> {
     println!("Sagong is running already (process {pid}, data directory {}).", data.path().display());
+    let others: Vec<String> = data.config()?.map(|running| running.unlike(asked)).unwrap_or_default();
+    if !others.is_empty() {
+        println!("It goes on as it was started: {}; `sagong down` first to change that.", others.join(", "));
+    }
     Ok(())
 }
 

@@ -90,7 +90,7 @@ fn a_second_up_says_that_it_is_running() {
     cluster.up(&[]);
     let said = cluster.up(&[]);
     assert!(said.starts_with("Sagong is running already (process ") && said.lines().count() == 1, "{said}");
-    let output = run(override_argument(&mut cluster.up_command(&["-d"]), ["--port", "1"]));
+    let output = run(override_argument(&mut cluster.up_command(&[]), ["--port", "1"]));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(&format!("as it was started: --port {};", cluster.port)), "{said}");
 }

@@ -54,6 +54,18 @@ impl Operator {
     }
 }
 
+/// What selectors look at: labels by key, or fields by path.
+pub trait Values {
+    /// The value, if there is one.
+    fn value(&self, name: &str) -> Option<&str>;
+}
+
+impl Values for BTreeMap<String, String> {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+}
+
 /// One condition of a label selector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
@@ -93,8 +105,8 @@ impl Requirement {
     }
 
     /// Whether the labels satisfy it.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let value = labels.get(&self.key);
+    pub fn matches(&self, labels: &impl Values) -> bool {
+        let value = labels.value(&self.key);
         let listed = || value.is_some_and(|value| self.values.contains(value));
         let number = || value.and_then(|value| value.parse::<i64>().ok());
         let bound = || self.values.first().and_then(|bound| bound.parse::<i64>().ok());
@@ -191,7 +203,7 @@ impl Selector {
     }
 
     /// Whether the labels match.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &impl Values) -> bool {
         !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
     }
 

@@ -1,6 +1,6 @@
 //! Selectors on fields: `status.phase=Running,metadata.name!=kubia`.
 
-use super::SelectorError;
+use super::{SelectorError, Values};
 use std::fmt;
 
 /// A field selector: every requirement must hold.
@@ -50,10 +50,9 @@ impl FieldSelector {
     }
 
     /// Whether the values match; a path that is not listed counts as empty.
-    pub fn matches(&self, fields: &[(&str, String)]) -> bool {
+    pub fn matches(&self, fields: &impl Values) -> bool {
         self.0.iter().all(|requirement| {
-            let own = fields.iter().find(|(path, _)| *path == requirement.path);
-            let own = own.map_or("", |(_, value)| value.as_str());
+            let own = fields.value(&requirement.path).unwrap_or("");
             (own == requirement.value) == requirement.equal
         })
     }

@@ -135,7 +135,7 @@ fn a_wrong_expression_in_a_spec_is_reported_at_its_path(
 #[case("", true)]
 #[case(",", true)]
 fn fields_match_when_every_requirement_holds(#[case] text: &str, #[case] matches: bool) {
-    let fields = [("status.phase", "Running".to_owned()), ("metadata.name", "kubia".to_owned())];
+    let fields = labels("status.phase=Running,metadata.name=kubia");
     assert_eq!(FieldSelector::parse(text).unwrap().matches(&fields), matches);
 }
 

@@ -44,7 +44,8 @@ pub(crate) fn to_stored_bytes(object: &mut dyn Object) -> Bytes {
     let meta = object.metadata_mut();
     meta.resource_version = None;
     meta.self_link = None;
-    object.encode().into()
+    // A copy of the exact size: the buffer it was written to has up to twice the room, and would be kept with it.
+    Bytes::copy_from_slice(&object.encode())
 }
 
 /// Reads the object, lets `plan` say what is to become of it, and writes that on the condition that nothing

@@ -4,10 +4,11 @@ use crate::failure::{Failure, Outcome};
 use crate::query::Query;
 use crate::resources::Resource;
 use crate::wire::Stored;
-use sagong_api::selector::{FieldSelector, Selector};
+use sagong_api::selector::{FieldSelector, Selector, Values};
 use sagong_store::Entry;
 use serde::Deserialize;
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -21,47 +22,80 @@ pub(crate) struct Selection {
 /// What selectors look at, derived from an entry once and kept with it.
 #[derive(Debug, Default)]
 struct Selectable {
-    labels: BTreeMap<String, String>,
-    name: String,
-    namespace: String,
-    fields: OnceLock<Vec<(&'static str, String)>>,
+    labels: Pairs,
+    fields: OnceLock<Pairs>,
+}
+
+/// Names with values. There is one for each version of each object, so it is small: two labels take some 100 bytes,
+/// where a map of strings takes 700.
+#[derive(Debug, Default)]
+struct Pairs {
+    /// Name, value, name, value, ….
+    text: Box<str>,
+    /// Where each of these ends in the text.
+    ends: Box<[u32]>,
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Pairs {
+    fn from_iter<T: IntoIterator<Item = (&'a str, &'a str)>>(pairs: T) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        for part in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
+            text.push_str(part);
+            // An object of 4 GiB does not get past the limit of a body.
+            ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        }
+        Self { text: text.as_str().into(), ends: ends.as_slice().into() }
+    }
+}
+
+impl Values for Pairs {
+    fn value(&self, name: &str) -> Option<&str> {
+        let mut start = 0;
+        let mut parts = self.ends.iter().map(|&end| {
+            let part = self.text.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            part
+        });
+        while let (Some(own), Some(value)) = (parts.next(), parts.next()) {
+            if own == name {
+                return Some(value);
+            }
+        }
+        None
+    }
 }
 
 #[derive(Deserialize)]
-struct Shell {
-    metadata: ShellMeta,
+struct Shell<'a> {
+    #[serde(borrow)]
+    metadata: ShellMeta<'a>,
 }
 
 #[derive(Deserialize)]
-struct ShellMeta {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
+struct ShellMeta<'a> {
+    #[serde(borrow, default)]
+    labels: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }
 
 impl Selectable {
     fn of(entry: &Entry) -> Arc<dyn Any + Send + Sync> {
-        let selectable = match serde_json::from_slice::<Shell>(&entry.value) {
-            Ok(Shell { metadata: m }) => {
-                Self { labels: m.labels, name: m.name, namespace: m.namespace, fields: OnceLock::new() }
-            }
-            Err(_) => Self::default(),
+        let labels = match serde_json::from_slice::<Shell<'_>>(&entry.value) {
+            Ok(shell) => shell.metadata.labels.iter().map(|(key, value)| (&**key, &**value)).collect(),
+            Err(_) => Pairs::default(),
         };
-        Arc::new(selectable)
+        Arc::new(Self { labels, fields: OnceLock::new() })
     }
 
     /// The values field selectors see. Needs the typed object, and so is computed only when asked for.
-    fn fields(&self, resource: &Resource, entry: &Arc<Entry>) -> &[(&'static str, String)] {
+    fn fields(&self, resource: &Resource, entry: &Arc<Entry>) -> &Pairs {
         self.fields.get_or_init(|| {
-            let mut fields =
-                vec![("metadata.name", self.name.clone()), ("metadata.namespace", self.namespace.clone())];
-            if let Ok(object) = resource.decode_stored(&Stored::from(entry)) {
-                fields.extend(resource.kind().selectable_fields(object.as_ref()));
-            }
-            fields
+            let Ok(object) = resource.decode_stored(&Stored::from(entry)) else { return Pairs::default() };
+            let meta = object.metadata();
+            let common =
+                [("metadata.name", meta.name.as_deref()), ("metadata.namespace", meta.namespace.as_deref())];
+            let own = resource.kind().selectable_fields(object.as_ref());
+            let common = common.into_iter().map(|(path, value)| (path, value.unwrap_or_default()));
+            common.chain(own.iter().map(|(path, value)| (*path, value.as_str()))).collect()
         })
     }
 }
@@ -128,4 +162,21 @@ fn supported_fields(resource: &Resource) -> Vec<&'static str> {
         paths.extend(resource.kind().selectable_fields(object.as_ref()).iter().map(|(path, _)| *path));
     }
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::btree_map;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pairs_hold_what_a_map_would(map in btree_map(".{0,4}", ".{0,4}", 0..6), other in ".{0,4}") {
+            let pairs: Pairs = map.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            for name in map.keys().chain([&other]) {
+                prop_assert_eq!(pairs.value(name), map.value(name));
+            }
+        }
+    }
 }

@@ -188,6 +188,8 @@ fn bad_command_lines_are_one_line_with_the_remedy() {
     std::fs::write(&file, b"nothing of the kind").unwrap();
     let text = error(&mut cluster.sagong(&["image", "load", file.to_str().unwrap()]));
     assert!(text.contains("not a whole tar archive") && text.lines().count() == 1, "{text}");
+    let text = error(&mut Cluster::prepare().sagong(&["image", "load", "/nonexistent.tar"]));
+    assert!(text.contains("cannot read /nonexistent.tar; give") && text.lines().count() == 1, "{text}");
     let text = error(&mut cluster.sagong(&["tunnel"]));
     assert!(text.contains("sagong up -d --no-load-balancer") && text.lines().count() == 1, "{text}");
     let text = error(&mut cluster.up_command(&["--pod-cidr", "not-a-cidr"]));
@@ -198,12 +200,11 @@ fn bad_command_lines_are_one_line_with_the_remedy() {
     let text = error(without_nft.args(["--mount", "sh", "-c", hide]).arg(sagong_tests::sagong()));
     assert!(text.contains("nft not found; install the package nftables"), "{text}");
     assert!(!Path::new("/nonexistent").exists(), "nothing was changed");
-    let mut as_nobody = Command::new("setpriv");
-    as_nobody
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(sagong_tests::sagong())
-        .args(["up"]);
-    let text = error(as_nobody.current_dir("/"));
-    assert!(text.contains("root") || text.contains("denied"), "{text}");
+    for arguments in [&["up"][..], &["image", "list"]] {
+        let mut as_nobody = Command::new("setpriv");
+        as_nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(sagong_tests::sagong());
+        let text = error(as_nobody.args(arguments).current_dir("/"));
+        assert!(text.contains("root") || text.contains("denied"), "{text}");
+    }
     assert_eq!(stdout(&mut cluster.sagong(&["down"])).lines().count(), 1);
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::{DataDirectory, ImageCommand};
 use crate::data_dir::DataDir;
+use crate::preflight;
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use sagong_image::{Image, ImageStore, Images, ImportOptions, Progress, normalize};
@@ -9,8 +10,12 @@ use std::path::Path;
 
 pub(crate) async fn run(command: ImageCommand) -> Result<()> {
     match command {
-        ImageCommand::Load { data, file } => load(&open(&data)?, &file).await,
+        ImageCommand::Load { data, file } => {
+            require(&file)?;
+            load(&open(&data)?, &file).await
+        }
         ImageCommand::Import { data, directory, name, entrypoint, cmd, env, workdir, user } => {
+            require(&directory)?;
             let store = open(&data)?;
             if directory.join("oci-layout").is_file() {
                 return load(&store, &directory).await;
@@ -36,7 +41,17 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
     }
 }
 
+/// Before anything is changed: that what to read is there.
+fn require(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path).map(drop);
+    found.with_context(|| {
+        format!("cannot read {}; give an archive of `docker save`, or a directory to pack", path.display())
+    })
+}
+
+/// Owners and file modes of other users are in it: not without root.
 fn open(data: &DataDirectory) -> Result<ImageStore> {
+    preflight::require_root()?;
     Ok(ImageStore::open(&DataDir::create(&data.data_dir)?.join("images"))?)
 }
 

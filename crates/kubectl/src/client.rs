@@ -150,7 +150,13 @@ impl Client {
         self.call(Method::GET, path, query, None).await
     }
 
-    fn unreachable(&self, error: &kube::Error) -> Failure {
+    /// The client below, for streams.
+    pub(crate) fn kube(&self) -> kube::Client {
+        self.inner.clone()
+    }
+
+    /// The words for a server that did not answer.
+    pub(crate) fn unreachable(&self, error: &kube::Error) -> Failure {
         let text = chain(error);
         if text.contains("onnection refused") {
             return Failure::Verbatim(format!(

@@ -2,11 +2,13 @@
 
 mod apply;
 mod config;
+mod cp;
 mod create;
 mod delete;
 mod describe;
 mod edit;
 mod events;
+mod exec;
 mod explain;
 mod expose;
 mod get;
@@ -14,6 +16,7 @@ mod label;
 mod logs;
 mod misc;
 mod patch;
+mod port_forward;
 mod replace;
 mod rolling_update;
 mod rollout;
@@ -284,15 +287,6 @@ const TOP: &[Command] = &[
     inner!("pod", &["pods", "po"], "Display resource (CPU/memory) usage of pods", &misc::NONE, misc::top),
 ];
 
-const STREAM_FLAGS: &[&[Flag]] = &[&[
-    crate::flags::short("container", 'c', flags::Takes::Text, "", "Which container"),
-    crate::flags::short("stdin", 'i', flags::Takes::Bool, "false", "Pass standard input"),
-    crate::flags::short("tty", 't', flags::Takes::Bool, "false", "With a terminal"),
-    crate::flags::short("quiet", 'q', flags::Takes::Bool, "false", "Say less"),
-    crate::flags::flag("address", flags::Takes::List, "[localhost]", "Addresses to listen on"),
-    crate::flags::flag("pod-running-timeout", flags::Takes::Span, "1m0s", "How long to wait for a pod"),
-]];
-
 const fn group(name: &'static str, about: &'static str, commands: &'static [Command]) -> Command {
     Command { name, aliases: &[], about, flags: &[], commands, run: None }
 }
@@ -318,7 +312,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         &server::NONE,
         server::versions
     ),
-    inner!("attach", &[], "Attach to a running container", STREAM_FLAGS, misc::streams),
+    inner!("attach", &[], "Attach to a running container", &exec::ATTACH_FLAGS, exec::attach),
     group("auth", "Inspect authorization", AUTH),
     inner!(
         "autoscale",
@@ -343,7 +337,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     ),
     group("config", "Modify kubeconfig files", CONFIG),
     inner!("cordon", &[], "Mark node as unschedulable", &scale::CORDON_FLAGS, scale::cordon),
-    inner!("cp", &[], "Copy files and directories to and from containers", STREAM_FLAGS, misc::streams),
+    command!("cp", "Copy files and directories to and from containers", cp),
     Command { commands: CREATE, ..command!("create", "Create a resource from a file or from stdin", create) },
     command!(
         "delete",
@@ -360,7 +354,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     ),
     command!("edit", "Edit a resource on the server", edit),
     command!("events", "List events", events),
-    inner!("exec", &[], "Execute a command in a container", STREAM_FLAGS, misc::streams),
+    command!("exec", "Execute a command in a container", exec),
     command!("explain", "Get documentation for a resource", explain),
     command!(
         "expose",
@@ -373,7 +367,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     inner!("options", &[], "Print the list of flags inherited by all commands", &misc::NONE, misc::options),
     command!("patch", "Update fields of a resource", patch),
     group("plugin", "Provides utilities for interacting with plugins", PLUGIN),
-    inner!("port-forward", &[], "Forward one or more local ports to a pod", STREAM_FLAGS, misc::streams),
+    command!("port-forward", "Forward one or more local ports to a pod", port_forward),
     command!("replace", "Replace a resource by file name or stdin", replace),
     inner!(
         "rolling-update",

@@ -16,8 +16,11 @@ mod kubeconfig;
 mod manifest;
 mod mapping;
 mod object;
+mod pod_target;
 mod printers;
+mod remote;
 mod revisions;
+mod terminal;
 mod watch;
 mod write;
 

@@ -1,7 +1,7 @@
-//! `options`, `plugin list`, `top`, `completion`, and the commands the server has no part for yet.
+//! `options`, `plugin list`, `top`, `completion`.
 
 use crate::context::{Context, out};
-use crate::failure::{Failure, Outcome, fail, quote};
+use crate::failure::{Outcome, fail, quote};
 use crate::flags::{Flag, Takes};
 use crate::global::GLOBAL;
 
@@ -103,49 +103,4 @@ fn described(context: &Context) -> clap::Command {
 fn argument(flag: &Flag) -> clap::Arg {
     let action = if flag.takes == Takes::Bool { clap::ArgAction::SetTrue } else { clap::ArgAction::Append };
     clap::Arg::new(flag.name).long(flag.name).help(flag.help).action(action)
-}
-
-/// Runs `exec`, `attach`, `port-forward` and `cp`.
-///
-/// # Errors
-/// Always, until the API server has streams; what the pod is, is checked first.
-pub(crate) async fn streams(context: &Context) -> Outcome {
-    let verb = context.command.rsplit(' ').next().unwrap_or_default().to_owned();
-    let args = &context.flags.args;
-    let Some(target) = args.first() else {
-        if verb == "exec" {
-            return fail("pod, type/name or --filename must be specified");
-        }
-        return Err(context.usage(match verb.as_str() {
-            "attach" => "at least 1 argument is required for attach",
-            "port-forward" => "TYPE/NAME and list of ports are required for port-forward",
-            _ => "source and destination are required",
-        }));
-    };
-    if verb == "exec" && args.len() < 2 {
-        return fail("you must specify at least one command for the container");
-    }
-    if verb == "port-forward" && args.len() < 2 {
-        return Err(context.usage("TYPE/NAME and list of ports are required for port-forward"));
-    }
-    if verb == "cp" {
-        return fail("cp needs exec, which this build does not speak yet");
-    }
-    let name = target.trim_start_matches("pods/").trim_start_matches("pod/").trim_start_matches("po/");
-    let (namespace, _) = context.namespace().await?;
-    let client = context.client().await?;
-    let path = context.resource("pods").await?.object(&namespace, name);
-    let pod = client.get(&path, &[]).await?;
-    let subresource = if verb == "port-forward" { "portforward" } else { verb.as_str() };
-    let container = match context.flags.text("container") {
-        "" => crate::object::text(&pod, "/spec/containers/0/name"),
-        name => name,
-    };
-    let mut query = vec![("container", container), ("stdout", "true"), ("stderr", "true")];
-    query.extend(args[1..].iter().filter(|_| verb == "exec").map(|word| ("command", word.as_str())));
-    let answer = client.send(http::Method::POST, &format!("{path}/{subresource}"), &query, None, "*/*").await;
-    match answer {
-        Err(error) => Err(error),
-        Ok(_) => Err(Failure::Message(format!("{verb} is not built in yet: use kubectl for it"))),
-    }
 }

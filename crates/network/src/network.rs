@@ -1,13 +1,20 @@
 //! The node's network as one thing: made, run, taken down.
 
 use crate::balancer::status::LoadBalancers;
+use crate::dns::listener::Sockets;
+use crate::dns::service::Place;
+use crate::dns::upstream::Upstreams;
+use crate::dns::zone::Zone;
+use crate::dns::{self, Dns};
 use crate::pod::{self, Pods};
 use crate::proxy::{Proxy, watch};
 use crate::rules;
 use crate::rules::model::Node;
 use crate::{BoxFuture, DataPlane, NetworkError, PodNetwork};
 use futures::StreamExt;
+use hickory_proto::rr::Name;
 use ipnet::Ipv4Net;
+use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a service that could not be served is tried again, and idle connections are looked through.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Where the host says which resolvers it asks.
+const HOST_RESOLVERS: &str = "/etc/resolv.conf";
 
 /// How a node's network is set up.
 #[derive(Clone, Debug)]
@@ -37,6 +47,13 @@ impl Options {
     pub fn gateway(&self) -> Ipv4Addr {
         pod::bridge::gateway(self.node_cidr)
     }
+
+    /// Address of the cluster's name server: the tenth of the service CIDR, as upstream's installers choose it.
+    /// None if the CIDR is too small to have one; there is no name server then.
+    pub fn cluster_dns(&self) -> Option<Ipv4Addr> {
+        let address = Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(10));
+        (self.service_cidr.contains(&address) && address != self.service_cidr.broadcast()).then_some(address)
+    }
 }
 
 /// A node's network.
@@ -44,7 +61,9 @@ pub struct Network {
     options: Options,
     client: kube::Client,
     pods: Pods,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
+    /// The name server's, until [`Network::run`] serves them.
+    names: Mutex<Option<(Sockets, Place)>>,
 }
 
 impl Network {
@@ -70,7 +89,8 @@ impl Network {
             service_cidr: options.service_cidr,
         });
         tokio::try_join!(pods.prepare(), proxy.prepare())?;
-        Ok(Arc::new(Self { options, client, pods, proxy }))
+        let names = Mutex::new(listen_for_names(&options).await?);
+        Ok(Arc::new(Self { options, client, pods, proxy: Arc::new(proxy), names }))
     }
 
     /// Follows services and endpoints until `shutdown`. What is set up then stays: pods go on.
@@ -85,9 +105,26 @@ impl Network {
             () = watching => {}
             () = self.proxy.follow() => {}
             () = self.balance() => {}
+            () = self.name() => {}
             () = shutdown.cancelled() => {}
         }
         self.proxy.balancer.sync(&[]);
+    }
+
+    /// Answers questions about names.
+    async fn name(&self) {
+        let Some((sockets, place)) = self.names.lock().take() else { return std::future::pending().await };
+        let zone = Zone {
+            domain: Name::from_ascii(dns::DOMAIN).unwrap_or_default(),
+            server: place.cluster_ip,
+            networks: [self.options.pod_cidr, self.options.service_cidr],
+        };
+        let own = vec![IpAddr::V4(place.cluster_ip), IpAddr::V4(place.address)];
+        let dns = Dns::new(zone, Upstreams::new(HOST_RESOLVERS.into(), own));
+        tokio::join!(
+            sockets.serve(Arc::new(dns), self.proxy.clone()),
+            dns::service::keep(self.client.clone(), &self.proxy, place)
+        );
     }
 
     /// Serves LoadBalancer services, if this process is to.
@@ -105,6 +142,22 @@ impl Network {
             }
         }
     }
+}
+
+/// Binds the name server's sockets to the gateway's address.
+async fn listen_for_names(options: &Options) -> Result<Option<(Sockets, Place)>, NetworkError> {
+    let Some(cluster_ip) = options.cluster_dns() else {
+        tracing::warn!(cidr = %options.service_cidr, "too few service addresses for a name server");
+        return Ok(None);
+    };
+    let address = options.gateway();
+    let sockets = Sockets::bind(address).await?;
+    let ports = sockets.ports().map_err(|error| NetworkError::Failed {
+        step: "listening for DNS on",
+        object: address.to_string(),
+        message: error.to_string(),
+    })?;
+    Ok(Some((sockets, Place { cluster_ip, address, ports })))
 }
 
 /// Removes everything an instance made on the host: cables, bridge, routes, nftables table. No error if there

@@ -119,10 +119,29 @@ impl Proxy {
         Ok(())
     }
 
-    async fn wait_for_lists(&self) -> Result<(), NetworkError> {
+    /// Whether both lists were read once.
+    pub(crate) fn is_listed(&self) -> bool {
+        *self.listed.borrow()
+    }
+
+    /// Waits for both lists; false if they were not read in time.
+    pub(crate) async fn listed_within(&self, time: Duration) -> bool {
         let mut listed = self.listed.subscribe();
-        let waited = tokio::time::timeout(FIRST_LISTS, listed.wait_for(|listed| *listed)).await;
-        waited.map(drop).map_err(|_| NetworkError::Failed {
+        tokio::time::timeout(time, listed.wait_for(|listed| *listed)).await.is_ok()
+    }
+
+    /// Looks at what is known now. What is withdrawn is so at once, before the rules follow.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Observed, &Withdrawals) -> T) -> T {
+        let State { observed, withdrawals, .. } = &mut *self.state.lock();
+        withdrawals.observe(observed);
+        look(observed, withdrawals)
+    }
+
+    async fn wait_for_lists(&self) -> Result<(), NetworkError> {
+        if self.listed_within(FIRST_LISTS).await {
+            return Ok(());
+        }
+        Err(NetworkError::Failed {
             step: "waiting for",
             object: "services and endpoint slices".to_owned(),
             message: format!("not listed within {FIRST_LISTS:?}"),

@@ -136,19 +136,19 @@ fn a_load_balancer_service_is_served_and_its_address_written_at_once() {
         let running = tokio::spawn(Arc::clone(&network).run(shutdown.clone()));
 
         let begun = Instant::now();
-        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        api.put(load_balancer("kubia", "10.96.0.20", 8080));
         api.put(slice("kubia", &[ip.to_string()], 8080));
         eventually("an address", || api.ingress("kubia") == json!([{"ip": "127.0.0.1", "ipMode": "VIP"}]))
             .await;
         println!("address after {:?}", begun.elapsed());
         assert_eq!(get("127.0.0.1:8080".parse().unwrap()).await.unwrap(), "v1");
         // The rules are applied beside; a ClusterIP is refused until then.
-        while get("10.96.0.10:8080".parse().unwrap()).await.is_err() {
+        while get("10.96.0.20:8080".parse().unwrap()).await.is_err() {
             tokio::task::yield_now().await;
         }
         assert_eq!(api.events(), [("EnsuredLoadBalancer".to_owned(), "Ensured load balancer".to_owned())]);
 
-        let mut changed = load_balancer("kubia", "10.96.0.10", 8080);
+        let mut changed = load_balancer("kubia", "10.96.0.20", 8080);
         changed["spec"]["type"] = json!("ClusterIP");
         changed["status"] = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1", "ipMode": "VIP"}]}});
         api.put(changed);
@@ -167,7 +167,7 @@ fn a_port_taken_on_the_host_leaves_the_service_pending_with_an_event() {
         let network = Network::start(options(true), api.client()).await.unwrap();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(network.run(shutdown.clone()));
-        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        api.put(load_balancer("kubia", "10.96.0.20", 8080));
         eventually("an event", || !api.events().is_empty()).await;
         let (reason, message) = api.events().remove(0);
         assert_eq!(reason, "SyncLoadBalancerFailed");
@@ -190,7 +190,7 @@ fn without_load_balancer_a_tunnel_serves_while_it_runs() {
         let ip = network.attach("a", &pod.netns).await.unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(Arc::clone(&network).run(shutdown.clone()));
-        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        api.put(load_balancer("kubia", "10.96.0.20", 8080));
         api.put(slice("kubia", &[ip.to_string()], 8080));
         let address: SocketAddr = "127.0.0.1:8080".parse().unwrap();
         get(address).await.unwrap_err();
@@ -222,16 +222,16 @@ fn no_request_is_lost_while_naive_pods_are_replaced() {
         for number in 0..2 {
             pods.push(start(&network, number).await);
         }
-        api.put(load_balancer("kubia", "10.96.0.10", 8080));
+        api.put(load_balancer("kubia", "10.96.0.20", 8080));
         publish(&api, &pods);
         eventually("an address", || !api.ingress("kubia").is_null()).await;
-        while get("10.96.0.10:8080".parse().unwrap()).await.is_err() {
+        while get("10.96.0.20:8080".parse().unwrap()).await.is_err() {
             tokio::task::yield_now().await;
         }
 
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = tokio::task::JoinSet::new();
-        for address in ["127.0.0.1:8080", "127.0.0.1:8080", "10.96.0.10:8080", "10.96.0.10:8080"] {
+        for address in ["127.0.0.1:8080", "127.0.0.1:8080", "10.96.0.20:8080", "10.96.0.20:8080"] {
             let (address, stop) = (address.parse().unwrap(), Arc::clone(&stop));
             clients.spawn(async move {
                 let (mut sent, mut failed) = (0, Vec::new());

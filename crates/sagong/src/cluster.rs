@@ -277,6 +277,7 @@ fn kubelet(
     let config = sagong_kubelet::Config {
         pod_cidr: Some(config.pod_cidr.to_string()),
         node_addresses,
+        cluster_dns: network_options(data, config).cluster_dns().map(IpAddr::V4).into_iter().collect(),
         ..sagong_kubelet::Config::new(node_name(), data.instance(), data.path())
     };
     Ok(Arc::new(Kubelet::new(config, client, runtime, Arc::new(images), network.clone(), network)))

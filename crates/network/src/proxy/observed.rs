@@ -2,9 +2,9 @@
 
 use crate::rules::model::{Protocol, ServicePort};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 /// Label that names the service of an EndpointSlice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -44,6 +44,14 @@ pub(crate) struct ServiceInfo {
     pub(crate) foreign: bool,
     /// None for headless and ExternalName services.
     pub(crate) cluster_ip: Option<Ipv4Addr>,
+    /// Whether `spec.clusterIP` is `None`.
+    pub(crate) headless: bool,
+    /// `spec.externalName` of a service of that type.
+    pub(crate) external_name: Option<String>,
+    /// Whether it has a selector: its slices are then the controllers'.
+    pub(crate) selects: bool,
+    /// `spec.publishNotReadyAddresses`.
+    pub(crate) publishes_not_ready: bool,
     pub(crate) external_ips: Vec<Ipv4Addr>,
     /// `spec.loadBalancerIP`, if it is an address.
     pub(crate) requested_ip: Option<Ipv4Addr>,
@@ -54,8 +62,10 @@ pub(crate) struct ServiceInfo {
 
 /// An address in an EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EndpointInfo {
-    pub(crate) address: Ipv4Addr,
+pub(crate) struct EndpointInfo<A = Ipv4Addr> {
+    pub(crate) address: A,
+    /// The endpoint's own name below its service's.
+    pub(crate) hostname: Option<String>,
     /// `targetRef.uid`: the pod's; empty if there is none.
     pub(crate) uid: String,
     pub(crate) ready: bool,
@@ -63,11 +73,14 @@ pub(crate) struct EndpointInfo {
     pub(crate) terminating: bool,
 }
 
-/// An EndpointSlice of IPv4 addresses.
+/// An EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SliceInfo {
-    ports: Vec<(String, Protocol, u16)>,
-    endpoints: Vec<EndpointInfo>,
+    /// Name, protocol, number.
+    pub(crate) ports: Vec<(String, Protocol, u16)>,
+    pub(crate) endpoints: Vec<EndpointInfo>,
+    /// Those of a slice of IPv6 addresses. Rules know nothing of them, names do.
+    pub(crate) endpoints_v6: Vec<EndpointInfo<Ipv6Addr>>,
 }
 
 /// Everything observed.
@@ -109,7 +122,11 @@ impl From<&Service> for ServiceInfo {
             created: meta.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
             load_balancer,
             foreign: spec.load_balancer_class.is_some(),
+            headless: cluster_ip == Some("None"),
             cluster_ip: cluster_ip.and_then(|address| address.parse().ok()),
+            external_name: spec.external_name.clone().filter(|name| external_name && !name.is_empty()),
+            selects: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
+            publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
             external_ips: v4(spec.external_ips.as_ref()),
             requested_ip: spec.load_balancer_ip.as_deref().and_then(|address| address.parse().ok()),
             ingress: ingress.filter_map(|ingress| ingress.ip.clone()).collect(),
@@ -129,26 +146,33 @@ fn service_port(given: &k8s_openapi::api::core::v1::ServicePort) -> Option<Port>
 
 impl From<&EndpointSlice> for SliceInfo {
     fn from(slice: &EndpointSlice) -> Self {
-        if slice.address_type != "IPv4" {
-            return Self::default();
-        }
         let ports = slice.ports.iter().flatten().filter_map(|given| {
             let protocol = Protocol::parse(given.protocol.as_deref().unwrap_or("TCP"))?;
             Some((given.name.clone().unwrap_or_default(), protocol, port(given.port?)?))
         });
-        let endpoints = slice.endpoints.iter().filter_map(|given| {
-            let conditions = given.conditions.clone().unwrap_or_default();
-            // Unknown readiness counts as ready (field documentation of EndpointConditions).
-            let ready = conditions.ready.unwrap_or(true);
-            Some(EndpointInfo {
-                address: given.addresses.first()?.parse().ok()?,
-                uid: given.target_ref.as_ref().and_then(|target| target.uid.clone()).unwrap_or_default(),
-                ready,
-                serving: conditions.serving.unwrap_or(ready),
-                terminating: conditions.terminating.unwrap_or(false),
-            })
-        });
-        Self { ports: ports.collect(), endpoints: endpoints.collect() }
+        let of_type = |name: &'static str| slice.endpoints.iter().filter(move |_| slice.address_type == name);
+        Self {
+            ports: ports.collect(),
+            endpoints: of_type("IPv4").filter_map(EndpointInfo::read).collect(),
+            endpoints_v6: of_type("IPv6").filter_map(EndpointInfo::read).collect(),
+        }
+    }
+}
+
+impl<A: std::str::FromStr> EndpointInfo<A> {
+    /// None without an address of this family.
+    fn read(given: &Endpoint) -> Option<Self> {
+        let conditions = given.conditions.clone().unwrap_or_default();
+        // Unknown readiness counts as ready (field documentation of EndpointConditions).
+        let ready = conditions.ready.unwrap_or(true);
+        Some(Self {
+            address: given.addresses.first()?.parse().ok()?,
+            hostname: given.hostname.clone().filter(|name| !name.is_empty()),
+            uid: given.target_ref.as_ref().and_then(|target| target.uid.clone()).unwrap_or_default(),
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+        })
     }
 }
 
@@ -190,6 +214,20 @@ impl Observed {
         self.slices.values().flat_map(BTreeMap::values).flat_map(|slice| &slice.endpoints)
     }
 
+    /// The slices of a service.
+    pub(crate) fn slices_of(&self, service: &Key) -> impl Iterator<Item = &SliceInfo> {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The services that list an address.
+    pub(crate) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
+        let lists = move |slice: &SliceInfo| match address {
+            IpAddr::V4(v4) => slice.endpoints.iter().any(|endpoint| endpoint.address == v4),
+            IpAddr::V6(v6) => slice.endpoints_v6.iter().any(|endpoint| endpoint.address == v6),
+        };
+        self.slices.iter().filter(move |(_, slices)| slices.values().any(lists)).map(|(key, _)| key)
+    }
+
     /// Where new connections to a port of a service go: the ready endpoints; if there are none, those that
     /// still serve while they terminate (KEP-1669). What is `blocked` is in neither.
     pub(crate) fn chosen(
@@ -199,7 +237,7 @@ impl Observed {
         blocked: impl Fn(&EndpointInfo) -> bool,
     ) -> Vec<SocketAddrV4> {
         let (mut ready, mut terminating) = (BTreeSet::new(), BTreeSet::new());
-        for slice in self.slices.get(service).into_iter().flat_map(BTreeMap::values) {
+        for slice in self.slices_of(service) {
             let same = |(name, protocol, _): &&(String, Protocol, u16)| {
                 *name == port.name && *protocol == port.protocol
             };

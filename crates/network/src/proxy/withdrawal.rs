@@ -56,9 +56,13 @@ impl Withdrawals {
 
     /// Whether no new connection may go to an endpoint.
     pub(crate) fn blocks(&self, endpoint: &EndpointInfo) -> bool {
-        let address = IpAddr::V4(endpoint.address);
-        let gone = || self.stale.contains_key(&(address, endpoint.uid.clone()));
-        self.active.contains_key(&address) || (!self.stale.is_empty() && gone())
+        self.active.contains_key(&IpAddr::V4(endpoint.address)) || self.is_gone(endpoint)
+    }
+
+    /// Whether an endpoint's pod is gone, and only the slices do not know yet.
+    pub(crate) fn is_gone(&self, endpoint: &EndpointInfo) -> bool {
+        let pod = || (IpAddr::V4(endpoint.address), endpoint.uid.clone());
+        !self.stale.is_empty() && self.stale.contains_key(&pod())
     }
 }
 

@@ -25,6 +25,8 @@ struct State {
     revision: u64,
     objects: Vec<Value>,
     watchers: Vec<(&'static str, mpsc::UnboundedSender<Value>)>,
+    /// Everything that was told, and when.
+    told: Vec<(u64, Value)>,
     events: Vec<(String, String)>,
 }
 
@@ -42,7 +44,8 @@ impl FakeApi {
     /// Creates or replaces an object.
     pub fn put(&self, mut object: Value) {
         let mut state = self.0.lock().unwrap();
-        state.revision += 1;
+        // An empty list has revision 1.
+        state.revision = state.revision.max(1) + 1;
         object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
         let same = |other: &Value| other["kind"] == object["kind"] && name(other) == name(&object);
         let event = match state.objects.iter().position(same) {
@@ -66,6 +69,21 @@ impl FakeApi {
         found.map(|object| object["status"]["loadBalancer"]["ingress"].clone()).unwrap_or_default()
     }
 
+    /// Deletes an object.
+    pub fn delete(&self, kind: &'static str, wanted: &str) {
+        let mut state = self.0.lock().unwrap();
+        let position =
+            state.objects.iter().position(|object| object["kind"] == kind && name(object) == wanted);
+        let object = position.map(|position| state.objects.remove(position)).unwrap();
+        state.revision += 1;
+        state.tell("DELETED", &object);
+    }
+
+    /// Whether there is an object.
+    pub fn has(&self, kind: &str, wanted: &str) -> bool {
+        self.find(kind, wanted).is_some()
+    }
+
     /// Reason and message of every event.
     pub fn events(&self) -> Vec<(String, String)> {
         self.0.lock().unwrap().events.clone()
@@ -78,9 +96,15 @@ impl FakeApi {
         let given: Value = serde_json::from_slice(&body).unwrap_or_default();
         let kind = if path.contains("endpointslices") { "EndpointSlice" } else { "Service" };
         match parts.method {
-            Method::GET if parts.uri.query().unwrap_or_default().contains("watch=true") => self.watch(kind),
+            Method::GET if parts.uri.query().unwrap_or_default().contains("watch=true") => {
+                self.watch(kind, parts.uri.query().unwrap_or_default())
+            }
             Method::GET => self.list(kind),
             Method::PATCH if path.ends_with("/status") => self.patch(&path, &given),
+            Method::PATCH if kind == "EndpointSlice" => self.change(kind, &path, &given),
+            Method::POST if path.ends_with("/services") || path.ends_with("/endpointslices") => {
+                self.create(kind, given)
+            }
             Method::POST => {
                 let text = |field: &str| given[field].as_str().unwrap_or_default().to_owned();
                 self.0.lock().unwrap().events.push((text("reason"), text("message")));
@@ -90,9 +114,18 @@ impl FakeApi {
         }
     }
 
-    fn watch(&self, kind: &'static str) -> Response<Answer> {
+    fn watch(&self, kind: &'static str, query: &str) -> Response<Answer> {
         let (sender, receiver) = mpsc::unbounded();
-        self.0.lock().unwrap().watchers.push((kind, sender));
+        let version = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")?.parse().ok());
+        let since: u64 = version.unwrap_or_default();
+        let mut state = self.0.lock().unwrap();
+        for (_, event) in
+            state.told.iter().filter(|(at, event)| *at > since && event["object"]["kind"] == kind)
+        {
+            sender.unbounded_send(event.clone()).unwrap();
+        }
+        state.watchers.push((kind, sender));
+        drop(state);
         let frames =
             receiver.map(|event: Value| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{event}\n")))));
         Response::new(StreamBody::new(frames).boxed_unsync())
@@ -104,6 +137,32 @@ impl FakeApi {
         let revision = state.revision.max(1).to_string();
         respond(&json!({"kind": format!("{kind}List"), "apiVersion": "v1",
             "metadata": {"resourceVersion": revision}, "items": items}))
+    }
+
+    fn find(&self, kind: &str, wanted: &str) -> Option<Value> {
+        let state = self.0.lock().unwrap();
+        state.objects.iter().find(|object| object["kind"] == kind && name(object) == wanted).cloned()
+    }
+
+    fn create(&self, kind: &str, given: Value) -> Response<Answer> {
+        if self.find(kind, name(&given)).is_some() {
+            let mut refused = respond(&json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                "reason": "AlreadyExists", "message": "already exists", "code": 409}));
+            *refused.status_mut() = hyper::StatusCode::CONFLICT;
+            return refused;
+        }
+        self.put(given.clone());
+        respond(&given)
+    }
+
+    /// Replaces the members a merge patch names; deep enough for slices.
+    fn change(&self, kind: &str, path: &str, patch: &Value) -> Response<Answer> {
+        let mut object = self.find(kind, path.rsplit('/').next().unwrap()).unwrap();
+        for (member, value) in patch.as_object().unwrap().iter().filter(|(member, _)| *member != "metadata") {
+            object[member] = value.clone();
+        }
+        self.put(object.clone());
+        respond(&object)
     }
 
     fn patch(&self, path: &str, patch: &Value) -> Response<Answer> {
@@ -123,6 +182,7 @@ impl FakeApi {
 impl State {
     fn tell(&mut self, event: &str, object: &Value) {
         let event = json!({"type": event, "object": object});
+        self.told.push((self.revision, event.clone()));
         let kind = object["kind"].as_str().unwrap();
         self.watchers
             .retain(|(watched, sender)| *watched != kind || sender.unbounded_send(event.clone()).is_ok());

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
-    for path in ["src/keeper", "src/native/shim/stay.rs", "src/native/shim/log.rs", "build.rs"] {
+    for path in ["src/keeper", "build.rs"] {
         println!("cargo::rerun-if-changed={path}");
+    }
+    for room in ["attach", "log", "stay"] {
+        println!("cargo::rerun-if-changed=src/native/shim/{room}.rs");
     }
     let program = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo")).join("keeper");
     // Statically linked it needs least; not every system has what that takes.

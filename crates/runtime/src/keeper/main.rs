@@ -1,9 +1,11 @@
 //! What a shim becomes once its container runs: a program of its own that stays beside it until it ends. It needs a
 //! tenth of the memory of the whole of Sagong doing the same.
 //!
-//! Compiled by `build.rs`, alone, with nothing but the standard library; the two rooms it shares with the shim are all
-//! there is to it.
+//! Compiled by `build.rs`, alone, with nothing but the standard library; the three rooms it shares with the shim are
+//! all there is to it.
 
+#[path = "../native/shim/attach.rs"]
+mod attach;
 #[path = "../native/shim/log.rs"]
 mod log;
 #[path = "../native/shim/stay.rs"]

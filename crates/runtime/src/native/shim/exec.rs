@@ -1,7 +1,9 @@
 //! Running one more command in a container that runs.
 
+use super::exec_streams::Streams;
 use super::launcher::Outcome;
 use super::{chain, reply};
+use crate::SessionOptions;
 use crate::native::process;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
@@ -22,7 +24,10 @@ use std::time::{Duration, Instant};
 pub(crate) struct ExecRequest {
     pub(crate) id: String,
     pub(crate) command: Vec<String>,
-    pub(crate) timeout: Duration,
+    /// When it is killed; None: it may run for ever.
+    pub(crate) timeout: Option<Duration>,
+    /// The streams somebody holds while it runs; None: the shim's own.
+    pub(crate) session: Option<SessionOptions>,
 }
 
 /// How it went.
@@ -54,20 +59,21 @@ fn request(mut socket: &UnixStream) -> Result<ExecRequest, String> {
 
 fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Result<ExecReply, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    let process = describe(directory, request).map_err(step("describing the command"))?;
+    std::env::set_current_dir(directory).map_err(step("entering the container's directory"))?;
+    let (process, uid) = describe(directory, request).map_err(step("describing the command"))?;
     let (launcher, outcome) = Outcome::new().map_err(step("making a pipe"))?;
-    let own = |stream| rustix::io::fcntl_dupfd_cloexec(stream, 3).map_err(io::Error::from);
-    let built = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+    let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(directory.join("oci"))
         .map_err(|error| chain(&error))?
-        .with_executor(launcher)
-        .with_stdin(super::null().map_err(step("opening /dev/null"))?)
-        .with_stdout(own(rustix::stdio::stdout()).map_err(step("passing standard output on"))?)
-        .with_stderr(own(rustix::stdio::stderr()).map_err(step("passing standard error on"))?)
-        .as_tenant()
-        .with_detach(false)
-        .with_process(Some(&process))
-        .build();
+        .with_executor(launcher);
+    let (streams, builder) = match request.session {
+        None => Streams::inherit(builder),
+        Some(options) => Streams::hold(builder, directory, options, uid),
+    }
+    .map_err(step("making the command's streams"))?;
+    let terminal = matches!(streams, Streams::Terminal(_));
+    // A terminal is taken only of what it calls detached; nothing else depends on it.
+    let built = builder.as_tenant().with_detach(terminal).with_process(Some(&process)).build();
     let _ = std::fs::remove_file(&process);
     forget_sockets(directory, &request.id);
     let pid = match built {
@@ -82,6 +88,7 @@ fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Resu
     if !failure.is_empty() {
         return Err(failure);
     }
+    streams.hand_over(socket, uid).map_err(step("handing the command's streams over"))?;
     let timed_out = !wait(&handle, socket, request.timeout);
     if timed_out {
         let _ = process::signal(&handle, rustix::process::Signal::KILL.as_raw());
@@ -93,22 +100,30 @@ fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Resu
 }
 
 /// Writes down what to execute: as the container's own program (the same user, variables and directory), with other
-/// arguments and no terminal.
-fn describe(directory: &Path, request: &ExecRequest) -> io::Result<PathBuf> {
+/// arguments, and a terminal if that is asked for. Gives the user as well.
+fn describe(directory: &Path, request: &ExecRequest) -> io::Result<(PathBuf, u32)> {
     let spec = Spec::load(directory.join("config.json")).map_err(io::Error::other)?;
     let mut process = spec.process().clone().ok_or_else(|| io::Error::other("config.json has no process"))?;
-    process.set_args(Some(request.command.clone())).set_terminal(None);
+    let terminal = request.session.is_some_and(|session| session.tty);
+    process.set_args(Some(request.command.clone())).set_terminal(terminal.then_some(true));
+    if terminal {
+        let mut variables = process.env().clone().unwrap_or_default();
+        if !variables.iter().any(|variable| variable.starts_with("TERM=")) {
+            variables.push("TERM=xterm".to_owned());
+        }
+        process.set_env(Some(variables));
+    }
     let path = directory.join(format!("exec-{}.json", std::process::id()));
     std::fs::write(&path, serde_json::to_vec(&process).map_err(io::Error::other)?)?;
-    Ok(path)
+    Ok((path, process.user().uid()))
 }
 
 /// Waits for the end of the command: true; false when its time is over, or Sagong is gone.
-fn wait(handle: &impl AsFd, socket: &UnixStream, allowed: Duration) -> bool {
-    let deadline = Instant::now() + allowed;
+fn wait(handle: &impl AsFd, socket: &UnixStream, allowed: Option<Duration>) -> bool {
+    let deadline = allowed.and_then(|allowed| Instant::now().checked_add(allowed));
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).ok();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let mut events = [PollFd::new(handle, PollFlags::IN), PollFd::new(socket, PollFlags::empty())];
         match poll(&mut events, timeout.as_ref()) {
             Ok(0) => return false,
@@ -120,13 +135,16 @@ fn wait(handle: &impl AsFd, socket: &UnixStream, allowed: Duration) -> bool {
     }
 }
 
-/// libcontainer leaves one socket behind for each command. Recent ones may belong to a command that is being started.
+/// libcontainer leaves sockets behind for each command. Recent ones may belong to a command that is being started.
 fn forget_sockets(directory: &Path, id: &str) {
     const RECENT: Duration = Duration::from_secs(60);
     for entry in std::fs::read_dir(directory.join("oci").join(id)).into_iter().flatten().flatten() {
+        // Of a link itself, not of what it leads to.
         let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
         let old = matches!(age, Ok(Ok(age)) if age > RECENT);
-        if old && entry.file_name().to_string_lossy().starts_with("tenant-notify-") {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if old && (name.starts_with("tenant-notify-") || name.starts_with("tenant-tty-")) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

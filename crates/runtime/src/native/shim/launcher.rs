@@ -75,6 +75,7 @@ fn execute(spec: &Spec) -> Result<std::convert::Infallible, String> {
     let arguments: Vec<CString> =
         arguments.iter().map(|text| terminated(text.as_bytes())).collect::<Result<_, _>>()?;
     reset_signals();
+    super::confine::confine(spec)?;
     // Should the shim be killed nobody would notice the container's end: it ends too.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     nix::unistd::execv(&path, &arguments)

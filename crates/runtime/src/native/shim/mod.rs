@@ -3,8 +3,12 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod attach;
+mod confine;
 mod console;
 mod exec;
+mod exec_streams;
+mod filter;
 mod launcher;
 mod log;
 mod memory;
@@ -22,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(crate) use exec::{ExecReply, ExecRequest};
+pub(crate) use exec_streams::STARTED;
 pub(crate) use notes::FILE as NOTES;
 
 /// What a shim says once its container runs, or could not be started.
@@ -81,6 +86,13 @@ fn null() -> io::Result<OwnedFd> {
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+/// Lets the container's user open its streams again, as `/dev/stdout` does. What may not be given away is left.
+fn own_streams(streams: &[&OwnedFd], uid: u32) {
+    for stream in streams {
+        let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);
+    }
 }
 
 fn reply(mut socket: UnixStream, reply: &impl Serialize) {

@@ -4,7 +4,7 @@ use super::console::Console;
 use super::launcher::Outcome;
 use super::log::Log;
 use super::stay::Kept;
-use super::{StartReply, chain, memory, pipe, reply};
+use super::{StartReply, attach, chain, memory, own_streams, pipe, reply};
 use crate::native::cgroup::Cgroups;
 use crate::native::process::{self, ProcessIdentity};
 use crate::native::state::{ExitRecord, LaunchRecord, Record, ShimRecord, StartRecord};
@@ -15,7 +15,7 @@ use nix::libc;
 use rustix::fd::OwnedFd;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -52,6 +52,7 @@ pub(super) fn run(directory: &Path, socket: UnixStream) -> ExitCode {
 /// Returns only if that is not possible.
 fn become_keeper(program: &Path, kept: &Kept) {
     let open = [&kept.handle].into_iter().chain(&kept.outputs).chain(&kept.held);
+    let open = open.chain(&kept.input).chain(&kept.terminal).chain(&kept.listener);
     for descriptor in open {
         let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty());
     }
@@ -92,9 +93,10 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Kept, String> {
         .with_root_path(directory.join("oci"))
         .map_err(|error| chain(&error))?
         .with_executor(launcher);
-    let (mut outputs, mut held, mut console) = (Vec::new(), Vec::new(), None);
+    let (mut outputs, mut input, mut console) = (Vec::new(), None, None);
     if launch.tty {
-        let listening = Console::listen(directory).map_err(step("listening for the terminal"))?;
+        let listening =
+            Console::listen(directory, "console.sock").map_err(step("listening for the terminal"))?;
         builder = builder.with_console_socket(Some(listening.path.clone()));
         console = Some(listening);
     } else {
@@ -103,11 +105,12 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Kept, String> {
         let inner_input = if launch.stdin {
             let (inner, outer) = pipe().map_err(step("making a pipe"))?;
             // Open, so that the container's standard input does not end.
-            held.push(outer);
+            input = Some(outer);
             inner
         } else {
             super::null().map_err(step("opening /dev/null"))?
         };
+        own_streams(&[&inner_output, &inner_errors], launch.uid);
         builder = builder.with_stdin(inner_input).with_stdout(inner_output).with_stderr(inner_errors);
         outputs = vec![output, errors];
     }
@@ -122,8 +125,12 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Kept, String> {
     let pid = container.pid().map(|pid| pid.as_raw()).ok_or("the container has no process")?.cast_unsigned();
     let handle = process::open(pid).map_err(step("opening the container's process"))?;
     let handle = handle.ok_or("the container's process ended before it was started")?;
+    let mut terminal = None;
     if let Some(console) = console {
-        outputs = vec![console.receive().map_err(step("receiving the terminal"))?];
+        let received = console.receive(launch.uid).map_err(step("receiving the terminal"))?;
+        let again = || received.try_clone().map_err(step("keeping the terminal"));
+        (terminal, input) = (Some(again()?), launch.stdin.then(again).transpose()?);
+        outputs = vec![received];
     }
     adjust_oom_score(pid, launch.oom_score_adj);
     container.start().map_err(|error| chain(&error))?;
@@ -143,9 +150,19 @@ fn start(directory: &Path, launch: &LaunchRecord) -> Result<Kept, String> {
         pid: pid.cast_signed(),
         handle,
         outputs,
-        held,
+        held: Vec::new(),
+        input,
+        terminal,
+        listener: listen().map_err(step("listening for sessions"))?,
+        stdin_once: launch.stdin_once,
         counters: cgroups.oom_counters(&launch.cgroup),
     })
+}
+
+/// Where sessions attach, in the working directory: its path may be too long for a socket's address.
+fn listen() -> io::Result<Option<OwnedFd>> {
+    let _ = fs::remove_file(attach::SOCKET);
+    Ok(Some(UnixListener::bind(attach::SOCKET)?.into()))
 }
 
 /// A lower score than one's own needs a privilege that Sagong may lack; a container without its score still runs.

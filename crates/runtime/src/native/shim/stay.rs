@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+use super::attach::{ERRORS, OUTPUT, Sessions};
 use super::log::{Log, Stream, now};
 use std::ffi::{OsString, c_int, c_short, c_ulong, c_void};
 use std::fs::{self, File};
@@ -11,6 +12,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long sessions may take for the last of the output once the container has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A container that runs. What it holds open has to be passed on when another program takes over.
 pub(crate) struct Kept {
@@ -28,6 +33,14 @@ pub(crate) struct Kept {
     pub(crate) outputs: Vec<OwnedFd>,
     /// Descriptors that only have to stay open.
     pub(crate) held: Vec<OwnedFd>,
+    /// What it reads, if that is kept open: a pipe or its terminal.
+    pub(crate) input: Option<OwnedFd>,
+    /// Its terminal, if it has one.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Where sessions attach to it.
+    pub(crate) listener: Option<OwnedFd>,
+    /// Whether its input ends with the session that gave it.
+    pub(crate) stdin_once: bool,
     /// Files of its cgroup that count processes killed for want of memory.
     pub(crate) counters: Vec<PathBuf>,
 }
@@ -48,6 +61,10 @@ impl Kept {
             number(&self.handle),
             list(&self.outputs),
             list(&self.held),
+            self.input.as_ref().map(number).unwrap_or_default(),
+            self.terminal.as_ref().map(number).unwrap_or_default(),
+            self.listener.as_ref().map(number).unwrap_or_default(),
+            if self.stdin_once { "once" } else { "" }.into(),
         ];
         arguments.extend(self.counters.iter().map(|path| path.clone().into_os_string()));
         arguments
@@ -56,9 +73,10 @@ impl Kept {
     /// Takes over; None if these are not the arguments of a container.
     #[allow(dead_code, reason = "only the keeper takes over")]
     pub(crate) fn from_arguments(arguments: &[OsString]) -> Option<Self> {
-        let [directory, log, started, pid, handle, outputs, held, counters @ ..] = arguments else {
+        let [directory, log, started, pid, handle, outputs, held, more @ ..] = arguments else {
             return None;
         };
+        let [input, terminal, listener, once, counters @ ..] = more else { return None };
         let own = |number: &str| {
             let number: RawFd = number.parse().ok().filter(|number| *number > 2)?;
             // SAFETY: the shim passed it on open, and names it once.
@@ -67,6 +85,7 @@ impl Kept {
         let list = |numbers: &OsString| -> Option<Vec<OwnedFd>> {
             numbers.to_str()?.split(',').filter(|number| !number.is_empty()).map(own).collect()
         };
+        let optional = |number: &OsString| number.to_str().and_then(own);
         Some(Self {
             directory: directory.into(),
             log: log.into(),
@@ -75,6 +94,10 @@ impl Kept {
             handle: own(handle.to_str()?)?,
             outputs: list(outputs)?,
             held: list(held)?,
+            input: optional(input),
+            terminal: optional(terminal),
+            listener: optional(listener),
+            stdin_once: once == "once",
             counters: counters.iter().map(PathBuf::from).collect(),
         })
     }
@@ -83,22 +106,32 @@ impl Kept {
     pub(crate) fn stay(self) -> ExitCode {
         // Nothing may keep a directory in use.
         let _ = std::env::set_current_dir("/");
-        let names = ["stdout", "stderr"];
-        let mut outputs: Vec<(File, Stream)> = Vec::new();
-        for (output, name) in self.outputs.into_iter().zip(names) {
+        let names = [("stdout", OUTPUT), ("stderr", ERRORS)];
+        let mut outputs: Vec<Written> = Vec::new();
+        for (output, (name, number)) in self.outputs.into_iter().zip(names) {
             set_nonblocking(&output);
-            outputs.push((File::from(output), Stream::new(name)));
+            outputs.push(Written { file: File::from(output), stream: Stream::new(name), number });
         }
+        self.input.iter().for_each(set_nonblocking);
+        let (input, terminal) = (self.input.map(File::from), self.terminal.map(File::from));
+        let mut sessions = Sessions::new(self.listener.map(Into::into), input, terminal, self.stdin_once);
         let mut log = Log::open(&self.log).ok();
         let mut buffer = vec![0; 16 * 1024];
-        while !wait(&self.handle, &outputs) {
-            copy(&mut outputs, &mut buffer, &mut log);
+        while !wait(Some(&self.handle), &outputs, &sessions, None) {
+            sessions.serve();
+            copy(&mut outputs, &mut buffer, &mut log, &mut sessions);
         }
         let status = reap(self.pid);
         let finished = now();
-        copy(&mut outputs, &mut buffer, &mut log);
+        let deadline = Instant::now() + LAST_WORDS;
+        copy(&mut outputs, &mut buffer, &mut log, &mut sessions);
+        while !sessions.is_drained() && Instant::now() < deadline {
+            wait(None, &outputs, &sessions, Some(deadline));
+            sessions.serve();
+            copy(&mut outputs, &mut buffer, &mut log, &mut sessions);
+        }
         if let Some(log) = &mut log {
-            outputs.iter_mut().for_each(|(_, stream)| stream.end(log));
+            outputs.iter_mut().for_each(|output| output.stream.end(log));
             log.flush();
         }
         let (code, signal) = match status & 0x7f {
@@ -134,30 +167,37 @@ pub(crate) fn oom_kills(counter: &PathBuf) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
-/// Copies all there is to read; streams that ended are dropped.
-fn copy(outputs: &mut Vec<(File, Stream)>, buffer: &mut [u8], log: &mut Option<Log>) {
-    outputs.retain_mut(|(output, stream)| {
-        loop {
-            match (output.read(buffer), &mut *log) {
-                (Ok(0), log) => {
+/// Something the container writes to.
+struct Written {
+    file: File,
+    stream: Stream,
+    /// As sessions know it.
+    number: u8,
+}
+
+/// Copies all there is to read, unless a session has to take what it has first; streams that ended are dropped.
+fn copy(outputs: &mut Vec<Written>, buffer: &mut [u8], log: &mut Option<Log>, sessions: &mut Sessions) {
+    outputs.retain_mut(|output| {
+        while sessions.congested().is_none() {
+            match output.file.read(buffer) {
+                Ok(length) if length > 0 => {
                     if let Some(log) = log {
-                        stream.end(log);
+                        output.stream.take(&buffer[..length], log);
                     }
-                    return false;
+                    sessions.output(output.number, &buffer[..length]);
                 }
-                (Ok(length), Some(log)) => stream.take(&buffer[..length], log),
-                (Ok(_), None) => {}
-                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
-                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                // A terminal whose other side was closed.
-                (Err(_), log) => {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // Its end; an error if it is a terminal whose other side was closed.
+                _ => {
                     if let Some(log) = log {
-                        stream.end(log);
+                        output.stream.end(log);
                     }
                     return false;
                 }
             }
         }
+        true
     });
     if let Some(log) = log {
         log.flush();
@@ -178,14 +218,32 @@ unsafe extern "C" {
     fn fcntl(descriptor: c_int, command: c_int, ...) -> c_int;
 }
 
-/// Waits for output, or for the container's end: true.
-fn wait(handle: &OwnedFd, outputs: &[(File, Stream)]) -> bool {
+/// Waits until there is something to do: true when the container has ended.
+fn wait(
+    handle: Option<&OwnedFd>,
+    outputs: &[Written],
+    sessions: &Sessions,
+    deadline: Option<Instant>,
+) -> bool {
     const IN: c_short = 1;
-    let entry = |fd: RawFd| PollFd { fd, events: IN, revents: 0 };
-    let mut entries = vec![entry(handle.as_raw_fd())];
-    entries.extend(outputs.iter().map(|(output, _)| entry(output.as_raw_fd())));
+    const OUT: c_short = 4;
+    // A negative descriptor is one not to wait for.
+    let handle = handle.map_or(-1, |handle| handle.as_raw_fd());
+    let mut entries = vec![PollFd { fd: handle, events: IN, revents: 0 }];
+    let congested = sessions.congested();
+    if congested.is_none() {
+        let read = |output: &Written| PollFd { fd: output.file.as_raw_fd(), events: IN, revents: 0 };
+        entries.extend(outputs.iter().map(read));
+    }
+    entries.extend(sessions.interests().into_iter().map(|(fd, read, write)| {
+        let events = if read { IN } else { 0 } | if write { OUT } else { 0 };
+        PollFd { fd, events, revents: 0 }
+    }));
+    let until = congested.into_iter().chain(deadline).min();
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_millis() + 1);
+    let timeout = left.map_or(-1, |left| c_int::try_from(left).unwrap_or(c_int::MAX));
     // SAFETY: the entries are as many as said, and outlive the call.
-    unsafe { poll(entries.as_mut_ptr(), entries.len() as c_ulong, -1) };
+    unsafe { poll(entries.as_mut_ptr(), entries.len() as c_ulong, timeout) };
     entries[0].revents != 0
 }
 

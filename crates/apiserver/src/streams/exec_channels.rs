@@ -1,0 +1,146 @@
+//! Sessions over WebSocket, in messages of `channel.k8s.io`.
+
+use super::channels::{ERROR, Protocol, RESIZE, STDERR, STDIN, STDOUT, Said};
+use super::idle::{self, Idle};
+use super::remote_command::{Client, Ended, Listener, converse};
+use super::status::Verdict;
+use super::{Session, StreamOptions, TerminalSize, websocket};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::SplitStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+/// Serves one session. `begin` starts the program; `verdict` puts its exit code into words.
+pub(super) async fn serve<S>(
+    socket: WebSocketStream<S>,
+    protocol: Protocol,
+    options: StreamOptions,
+    begin: impl Future<Output = Result<Session, Verdict>>,
+    verdict: impl FnOnce(i32) -> Verdict,
+    stopping: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sink, stream) = socket.split();
+    let (queue, queued) = mpsc::channel(4);
+    let (idle, gone) = (Idle::new(), stopping.child_token());
+    let writer = tokio::spawn(websocket::write(sink, queued, idle.clone()));
+    let (stdin, input) = mpsc::channel(4);
+    let (resize, sizes) = mpsc::channel(4);
+    let ears =
+        Ears { protocol, stdin: options.stdin.then_some(stdin), resize: options.tty.then_some(resize) };
+    let reader = tokio::spawn(listen(ears, stream, idle.clone(), gone.clone()));
+    // The first thing a client hears, so that it knows that there is somebody.
+    let first = [(options.stdout, STDOUT), (options.stderr, STDERR), (true, ERROR)];
+    let first = first.iter().find(|(wanted, _)| *wanted).map_or(ERROR, |(_, channel)| *channel);
+    let _ = queue.send(protocol.encode(first, &[])).await;
+    let channel = |wanted: bool, number: u8| {
+        wanted.then(|| Box::new(Channel { protocol, number, queue: queue.clone() }) as Box<dyn Listener>)
+    };
+    let client = Client {
+        stdin: options.stdin.then_some(input),
+        resize: options.tty.then_some(sizes),
+        stdout: channel(options.stdout, STDOUT),
+        stderr: channel(options.stderr, STDERR),
+        gone: gone.clone(),
+    };
+    let work = async {
+        match begin.await {
+            Ok(session) => match converse(session, client).await {
+                Ended::Exit(code) => Some(verdict(code)),
+                Ended::Lost(error) => Some(Verdict::internal(&error.to_string())),
+                Ended::Gone => None,
+            },
+            Err(verdict) => Some(verdict),
+        }
+    };
+    let silence = async {
+        idle.expired(idle::LIMIT).await;
+        gone.cancel();
+        std::future::pending().await
+    };
+    let verdict = tokio::select! {
+        verdict = work => verdict,
+        never = silence => never,
+    };
+    let said = verdict.and_then(|v| if protocol.version >= 4 { Some(v.json()) } else { v.text() });
+    if let Some(said) = said {
+        let _ = queue.send(protocol.encode(ERROR, &said)).await;
+    }
+    drop(queue);
+    let abort = reader.abort_handle();
+    websocket::farewell(async {
+        let _ = writer.await;
+        let _ = reader.await;
+    })
+    .await;
+    abort.abort();
+}
+
+/// Where a program's output goes.
+struct Channel {
+    protocol: Protocol,
+    number: u8,
+    queue: mpsc::Sender<Message>,
+}
+
+#[async_trait]
+impl Listener for Channel {
+    async fn tell(&self, bytes: Bytes) -> bool {
+        self.queue.send(self.protocol.encode(self.number, &bytes)).await.is_ok()
+    }
+}
+
+/// Where goes what the client says.
+struct Ears {
+    protocol: Protocol,
+    stdin: Option<mpsc::Sender<Bytes>>,
+    resize: Option<mpsc::Sender<TerminalSize>>,
+}
+
+async fn listen<S>(
+    mut ears: Ears,
+    mut stream: SplitStream<WebSocketStream<S>>,
+    idle: Idle,
+    gone: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = websocket::read(&mut stream, &idle).await {
+        match ears.protocol.decode(message) {
+            Ok(said) => ears.hear(said).await,
+            Err(error) => {
+                tracing::debug!(%error, "a session is given up");
+                break;
+            }
+        }
+    }
+    gone.cancel();
+}
+
+impl Ears {
+    async fn hear(&mut self, said: Option<Said>) {
+        match said {
+            Some(Said::Bytes(STDIN, bytes)) if !bytes.is_empty() => {
+                // What the program does not take any more is left out.
+                if let Some(stdin) = &self.stdin
+                    && stdin.send(bytes).await.is_err()
+                {
+                    self.stdin = None;
+                }
+            }
+            Some(Said::End(STDIN)) => self.stdin = None,
+            Some(Said::Bytes(RESIZE, bytes)) => {
+                if let (Some(resize), Ok(size)) = (&self.resize, serde_json::from_slice(&bytes)) {
+                    let _ = resize.send(size).await;
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! SPDY/3.1 (`draft-mbelshe-httpbis-spdy-00` with version 3's flow control left out, as every Kubernetes client and
+//! server leaves it out: the connection below it does that).
+//!
+//! * `dictionary`, `headers`: compressed lists of headers. `frame`: bytes to frames and back; no IO.
+//! * `connection`: streams of one connection.
+
+mod connection;
+mod dictionary;
+mod frame;
+mod headers;
+
+pub(super) use connection::{Connection, Stream, StreamWriter};

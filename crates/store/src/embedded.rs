@@ -43,7 +43,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history_events: 100_000, history_bytes: 32 << 20, cache_bytes: 8 << 20 }
+        Self { history_events: 100_000, history_bytes: 16 << 20, cache_bytes: 8 << 20 }
     }
 }
 

@@ -95,7 +95,9 @@ impl Selectable {
                 [("metadata.name", meta.name.as_deref()), ("metadata.namespace", meta.namespace.as_deref())];
             let own = resource.kind().selectable_fields(object.as_ref());
             let common = common.into_iter().map(|(path, value)| (path, value.unwrap_or_default()));
-            common.chain(own.iter().map(|(path, value)| (*path, value.as_str()))).collect()
+            let all = common.chain(own.iter().map(|(path, value)| (*path, value.as_str())));
+            // To a field selector a value that is missing is the same as an empty one.
+            all.filter(|(_, value)| !value.is_empty()).collect()
         })
     }
 }

@@ -21,7 +21,7 @@ pub(crate) use semantic::is_same;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer};
 
 /// An ephemeral container as the container it is like, so that one set of rules serves both.
-pub(crate) fn as_container(container: &EphemeralContainer) -> Container {
+pub fn as_container(container: &EphemeralContainer) -> Container {
     let c = container.clone();
     Container {
         args: c.args,

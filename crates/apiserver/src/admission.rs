@@ -2,6 +2,7 @@
 //! DefaultTolerationSeconds, NamespaceLifecycle's label.
 
 use crate::failure::Outcome;
+use crate::pods::service_account;
 use crate::resources::Resource;
 use crate::state::Core;
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, Toleration};
@@ -15,11 +16,12 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const NAMESPACE_FINALIZER: &str = "kubernetes";
 
 /// Fills in what admission sets on new objects.
-pub(crate) async fn create(_core: &Core, resource: &Resource, object: &mut dyn Object) -> Outcome<()> {
+pub(crate) async fn create(core: &Core, resource: &Resource, object: &mut dyn Object) -> Outcome<()> {
     match resource.qualified.as_str() {
         "pods" => {
-            if let Some(spec) = object.as_any_mut().downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) {
-                complete_pod(spec);
+            if let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() {
+                service_account::admit(core, resource, pod).await?;
+                pod.spec.iter_mut().for_each(complete_pod);
             }
         }
         "namespaces" => {
@@ -43,10 +45,6 @@ pub(crate) fn update(resource: &Resource, object: &mut dyn Object, _old: &dyn Ob
 }
 
 fn complete_pod(spec: &mut PodSpec) {
-    if spec.service_account_name.as_deref().unwrap_or_default().is_empty() {
-        spec.service_account_name = Some("default".into());
-        spec.service_account = Some("default".into());
-    }
     if spec.priority.is_none() {
         spec.priority = Some(match spec.priority_class_name.as_deref() {
             Some("system-node-critical") => 2_000_001_000,
@@ -93,13 +91,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_pod_gets_a_service_account_a_priority_and_two_tolerations_once() {
+    fn a_bare_pod_gets_a_priority_and_two_tolerations_once() {
         let mut spec = PodSpec::default();
         complete_pod(&mut spec);
         let once = spec.clone();
         complete_pod(&mut spec);
         assert_eq!(spec, once);
-        assert_eq!(spec.service_account_name.as_deref(), Some("default"));
         assert_eq!(spec.priority, Some(0));
         assert_eq!(spec.tolerations.map(|t| t.len()), Some(2));
     }

@@ -72,6 +72,7 @@ fn listed(resource: &Resource) -> Listed {
     match resource.qualified.as_str() {
         "pods" => {
             add("binding", None, "Binding", &["create"][..]);
+            add("ephemeralcontainers", None, "Pod", CHANGE);
             add("eviction", Some(("policy", "v1")), "Eviction", &["create"][..]);
             add("log", None, "Pod", &["get"][..]);
         }

@@ -6,7 +6,7 @@ use crate::authz::{self, Attributes};
 use crate::body::{Body, BoxError};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::pods::{binding, eviction, log};
+use crate::pods::{binding, ephemeral, eviction, log};
 use crate::query::Query;
 use crate::resources::Resource;
 use crate::rest::{create, delete, get, list, patch, scale, update, watch};
@@ -242,6 +242,9 @@ async fn sub(context: &Context, subresource: &str, verb: &str) -> Outcome<Respon
         (_, "scale", "update") if has.scale => scale::update(context).await,
         (_, "scale", "patch") if has.scale => scale::patch(context).await,
         ("pods", "binding", "create") => binding::bind(context).await,
+        ("pods", "ephemeralcontainers", "get") => get::get(context).await,
+        ("pods", "ephemeralcontainers", "update") => ephemeral::update(context).await,
+        ("pods", "ephemeralcontainers", "patch") => ephemeral::patch(context).await,
         ("pods", "eviction", "create") => eviction::evict(context).await,
         ("pods", "log", "get") => log::log(context).await,
         ("namespaces", "finalize", "update") => namespaces::finalize(context).await,

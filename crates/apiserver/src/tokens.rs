@@ -13,12 +13,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
 use sagong_api::error::ApiError;
+use sagong_api::kind::Object;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,12 +56,19 @@ struct Claims {
 #[derive(Debug, Serialize, Deserialize)]
 struct Private {
     namespace: String,
+    /// The node of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<Reference>,
+    /// The pod the token ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<Reference>,
     serviceaccount: Reference,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Reference {
     name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     uid: String,
 }
 
@@ -96,12 +105,19 @@ impl Signer {
 /// The user a service account token stands for, if it is valid and the account still exists.
 pub(crate) async fn authenticate(core: &Core, token: &str) -> Option<Arc<User>> {
     let claims = core.signer.as_ref()?.verify(token, Timestamp::now())?;
-    let Private { namespace, serviceaccount: account } = &claims.kubernetes;
-    let accounts = core.resources.core("serviceaccounts").ok()?;
-    let entry = core.store.get(&accounts.key(Some(namespace), &account.name)).await.ok()??;
-    let object = accounts.decode_stored(&Stored::from(&entry)).ok()?;
-    if object.metadata().uid.as_deref() != Some(account.uid.as_str()) {
-        return None;
+    let Private { namespace, serviceaccount: account, pod, node } = &claims.kubernetes;
+    find(core, "serviceaccounts", namespace, account).await.ok()??;
+    if let Some(pod) = pod {
+        // With the pod ends what it was given.
+        find(core, "pods", namespace, pod).await.ok()??;
+    }
+    let mut extra = BTreeMap::from([(extra_key("credential-id"), vec![format!("JTI={}", claims.jti)])]);
+    for (what, reference) in [("pod", pod), ("node", node)] {
+        let Some(reference) = reference else { continue };
+        extra.insert(extra_key(&format!("{what}-name")), vec![reference.name.clone()]);
+        if !reference.uid.is_empty() {
+            extra.insert(extra_key(&format!("{what}-uid")), vec![reference.uid.clone()]);
+        }
     }
     Some(Arc::new(User {
         name: claims.sub.clone(),
@@ -111,11 +127,66 @@ pub(crate) async fn authenticate(core: &Core, token: &str) -> Option<Arc<User>> 
             format!("system:serviceaccounts:{namespace}"),
             AUTHENTICATED.into(),
         ],
-        extra: BTreeMap::from([(
-            "authentication.kubernetes.io/credential-id".to_owned(),
-            vec![format!("JTI={}", claims.jti)],
-        )]),
+        extra,
     }))
+}
+
+fn extra_key(name: &str) -> String {
+    format!("authentication.kubernetes.io/{name}")
+}
+
+/// The object a token names, if it is still the one that was meant.
+async fn find(
+    core: &Core,
+    plural: &str,
+    namespace: &str,
+    named: &Reference,
+) -> Outcome<Option<Box<dyn Object>>> {
+    let resource = core.resources.core(plural)?;
+    let Some(entry) = core.store.get(&resource.key(Some(namespace), &named.name)).await? else {
+        return Ok(None);
+    };
+    let object = resource.decode_stored(&Stored::from(&entry))?;
+    Ok(Some(object).filter(|object| object.metadata().uid.as_deref() == Some(named.uid.as_str())))
+}
+
+/// The pod a token is to be bound to, and the node it is on.
+async fn bound(
+    core: &Core,
+    namespace: &str,
+    request: &TokenRequest,
+) -> Outcome<(Option<Reference>, Option<Reference>)> {
+    let Some(wanted) = &request.spec.bound_object_ref else { return Ok((None, None)) };
+    let (kind, version) = (wanted.kind.as_deref(), wanted.api_version.as_deref());
+    if (kind, version) != (Some("Pod"), Some("v1")) {
+        let detail = format!("cannot bind token to object of type {}", kind.unwrap_or_default());
+        return Err(Failure::bad_request(detail));
+    }
+    let pods = core.resources.core("pods")?;
+    let name = wanted.name.clone().unwrap_or_default();
+    let entry = core.store.get(&pods.key(Some(namespace), &name)).await?;
+    let entry = entry.ok_or_else(|| pods.not_found(&name))?;
+    let object = pods.decode_stored(&Stored::from(&entry))?;
+    let uid = object.metadata().uid.clone().unwrap_or_default();
+    if let Some(given) = wanted.uid.as_deref().filter(|given| !given.is_empty() && *given != uid) {
+        let detail = format!(
+            "the UID in the bound object reference ({given}) does not match the UID in record. The object might have \
+             been deleted and then recreated"
+        );
+        return Err(pods.conflict(&name, detail).into());
+    }
+    let spec = object.as_any().downcast_ref::<Pod>().and_then(|pod| pod.spec.as_ref());
+    let account = spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
+    let asked = request.metadata.name.clone().unwrap_or_default();
+    if account != asked {
+        let detail = format!(
+            "cannot bind token for serviceaccount {asked:?} to pod running with different serviceaccount name."
+        );
+        return Err(Failure::bad_request(detail));
+    }
+    let node =
+        spec.and_then(|spec| spec.node_name.clone()).map(|name| Reference { name, uid: String::new() });
+    Ok((Some(Reference { name, uid }), node))
 }
 
 /// POST of `/serviceaccounts/NAME/token`: issues a token.
@@ -134,6 +205,8 @@ pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
     if request.spec.audiences.is_empty() {
         request.spec.audiences = vec![ISSUER.into()];
     }
+    request.metadata.name = Some(context.name().into());
+    let (pod, node) = bound(&context.core, &namespace, &request).await?;
     let claims = Claims {
         aud: request.spec.audiences.clone(),
         exp: now.as_second() + seconds,
@@ -144,6 +217,8 @@ pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
         sub: format!("system:serviceaccount:{namespace}:{}", context.name()),
         kubernetes: Private {
             namespace: namespace.clone(),
+            node,
+            pod,
             serviceaccount: Reference {
                 name: context.name().into(),
                 uid: account.metadata().uid.clone().unwrap_or_default(),
@@ -151,7 +226,6 @@ pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
         },
     };
     let token = signer.sign(&claims).map_err(|_| Failure::internal("signing the token failed"))?;
-    request.metadata.name = Some(context.name().into());
     request.metadata.namespace = Some(namespace);
     request.metadata.creation_timestamp = Some(Time(now));
     request.spec.expiration_seconds = Some(seconds);
@@ -200,7 +274,12 @@ mod tests {
             iat: 100,
             iss: ISSUER.into(),
             jti: "j".into(),
-            kubernetes: Private { namespace: "default".into(), serviceaccount: account },
+            kubernetes: Private {
+                namespace: "default".into(),
+                node: None,
+                pod: None,
+                serviceaccount: account,
+            },
             nbf: 100,
             sub: "system:serviceaccount:default:builder".into(),
         }

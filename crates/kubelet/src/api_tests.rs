@@ -70,6 +70,8 @@ fn shared(world: &Arc<World>) -> Arc<Shared> {
         network: world.clone(),
         data_plane: world.clone(),
         node_memory: 1 << 30,
+        shows: Default::default(),
+        tokens: Default::default(),
     })
 }
 

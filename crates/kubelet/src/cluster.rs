@@ -1,7 +1,8 @@
 //! What pods need of the API, as a seam of few methods so that whole pod lives can be tested in memory.
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret, Service};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret, Service, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client};
@@ -38,6 +39,13 @@ pub(crate) trait Cluster: Send + Sync {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ClusterError>;
     /// A secret, if it exists.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ClusterError>;
+    /// Asks for a token of a service account.
+    async fn request_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: &TokenRequest,
+    ) -> Result<TokenRequestStatus, ClusterError>;
     /// The services of a namespace, and always `default/kubernetes`.
     async fn services(&self, namespace: &str) -> Vec<Arc<Service>>;
     /// Records an event.
@@ -106,6 +114,19 @@ impl Cluster for KubeCluster {
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ClusterError> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         api.get_opt(name).await.map_err(failed("getting", format!("secret {namespace}/{name}")))
+    }
+
+    async fn request_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: &TokenRequest,
+    ) -> Result<TokenRequestStatus, ClusterError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let object = format!("serviceaccount {namespace}/{account}");
+        let answer = api.create_token_request(account, &PostParams::default(), request).await;
+        let answer = answer.map_err(failed("requesting a token of", object.clone()))?;
+        answer.status.ok_or(ClusterError::NotFound(format!("token of {object}")))
     }
 
     async fn services(&self, namespace: &str) -> Vec<Arc<Service>> {

@@ -74,9 +74,15 @@ impl Recorder {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        let inits = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
-        let is_init = inits.is_some_and(|inits| inits.iter().any(|init| init.name == container));
-        let list = if is_init { "initContainers" } else { "containers" };
+        let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let ephemeral = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let list = if { inits }.any(|init| init.name == container) {
+            "initContainers"
+        } else if { ephemeral }.any(|one| one.name == container) {
+            "ephemeralContainers"
+        } else {
+            "containers"
+        };
         self.record(pod, Some(format!("spec.{list}{{{container}}}")), severity, reason, message.into());
     }
 

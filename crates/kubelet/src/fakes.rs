@@ -4,9 +4,10 @@ use crate::clock::{Clock, later};
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::Config;
 use crate::events::Recorder;
-use crate::pod::manager::{PodManager, PodUpdate, Views};
+use crate::pod::manager::{Inbox, PodManager, PodUpdate, Views};
 use crate::shared::Shared;
 use async_trait::async_trait;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret, Service};
 use parking_lot::Mutex;
 use sagong_image::{Credentials, Image, ImageConfig, ImageError, Images, Progress};
@@ -75,6 +76,7 @@ pub(crate) struct World {
     begun: tokio::time::Instant,
     exits: broadcast::Sender<ContainerEvent>,
     watch: Mutex<Option<mpsc::UnboundedSender<PodUpdate>>>,
+    changes: Mutex<Option<mpsc::UnboundedSender<String>>>,
     me: std::sync::Weak<World>,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -107,6 +109,7 @@ impl World {
             begun: tokio::time::Instant::now(),
             exits: broadcast::channel(256).0,
             watch: Mutex::new(None),
+            changes: Mutex::new(None),
             me: me.clone(),
             dir: tempfile::tempdir().unwrap(),
         })
@@ -127,13 +130,17 @@ impl World {
             network: self.clone(),
             data_plane: self.clone(),
             node_memory: 1 << 30,
+            shows: Default::default(),
+            tokens: Default::default(),
         });
-        let (updates, updated) = mpsc::unbounded_channel();
+        let (updates, pods) = mpsc::unbounded_channel();
+        let (changes, outdated) = mpsc::unbounded_channel();
         let all = self.state.lock().pods.values().cloned().map(Arc::new).collect();
         updates.send(PodUpdate::Synced(all)).unwrap();
         *self.watch.lock() = Some(updates);
+        *self.changes.lock() = Some(changes);
         let stop = CancellationToken::new();
-        let manager = PodManager::new(shared, Views::default()).run(updated, stop.clone());
+        let manager = PodManager::new(shared, Views::default()).run(Inbox { pods, outdated }, stop.clone());
         let tasks = vec![
             tokio::spawn(async move {
                 manager.await.unwrap();
@@ -197,6 +204,15 @@ impl World {
     pub(crate) fn force_delete(&self, name: &str) {
         let pod = self.state.lock().pods.remove(name).unwrap();
         self.publish(PodUpdate::Deleted(Arc::new(pod)));
+    }
+
+    /// Writes a config map, and tells the kubelet that these pods show an older one.
+    pub(crate) fn write_config_map(&self, name: &str, data: Value, shown_by: &[&str]) {
+        let map = json!({"metadata": {"name": name}, "data": data});
+        self.state.lock().config_maps.insert(name.to_owned(), serde_json::from_value(map).unwrap());
+        let changes = self.changes.lock();
+        let Some(changes) = &*changes else { return };
+        shown_by.iter().for_each(|pod| changes.send(format!("uid-{pod}")).unwrap());
     }
 
     pub(crate) fn program(&self, container: &str, program: Program) {
@@ -627,6 +643,21 @@ impl Cluster for World {
 
     async fn secret(&self, _namespace: &str, _name: &str) -> Result<Option<Secret>, ClusterError> {
         Ok(None)
+    }
+
+    async fn request_token(
+        &self,
+        _namespace: &str,
+        account: &str,
+        request: &TokenRequest,
+    ) -> Result<TokenRequestStatus, ClusterError> {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let token = format!("{account}-{}", state.next);
+        let seconds = request.spec.expiration_seconds.unwrap_or_default();
+        let life = Duration::from_secs(seconds.unsigned_abs());
+        let expiration_timestamp = crate::clock::api_time(later(self.clock.now(), life));
+        Ok(TokenRequestStatus { token, expiration_timestamp })
     }
 
     async fn services(&self, _namespace: &str) -> Vec<Arc<Service>> {

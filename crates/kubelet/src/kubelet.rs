@@ -8,8 +8,9 @@ use crate::events::Recorder;
 use crate::logs::{self, LogError, LogOptions, LogStream};
 use crate::node;
 use crate::node::facts::Facts;
-use crate::pod::manager::{PodManager, PodUpdate, Views};
+use crate::pod::manager::{Inbox, PodManager, PodUpdate, Views};
 use crate::shared::Shared;
+use crate::volumes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::store::Writer;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Kubelet {
     config: Config,
     client: Client,
-    runtime: Arc<dyn Runtime>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     images: Arc<dyn Images>,
     network: Arc<dyn PodNetwork>,
     data_plane: Arc<dyn DataPlane>,
@@ -76,17 +77,21 @@ impl Kubelet {
             network: self.network.clone(),
             data_plane: self.data_plane.clone(),
             node_memory: facts.memory,
+            shows: Default::default(),
+            tokens: Default::default(),
         });
         let (uid, uid_seen) = watch::channel(None);
-        let (updates, updated) = mpsc::unbounded_channel();
+        let (updates, pods) = mpsc::unbounded_channel();
+        let (changes, outdated) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let manager = PodManager::new(shared.clone(), self.views.clone());
         tokio::select! {
-            result = manager.run(updated, stop.child_token()) => result,
+            result = manager.run(Inbox { pods, outdated }, stop.child_token()) => result,
             () = shutdown => Ok(()),
             () = write_events => Ok(()),
             () = node::register::run(&shared, self.client.clone(), facts, uid) => Ok(()),
             () = node::lease::run(&shared, self.client.clone(), uid_seen) => Ok(()),
+            () = volumes::follow(self.client.clone(), &shared.shows, changes) => Ok(()),
             () = follow_services(self.client.clone(), writer) => Ok(()),
             () = follow_pods(self.client.clone(), &self.config.node_name, updates) => Ok(()),
         }

@@ -10,8 +10,7 @@
 //! * [`simulated`]: nodes whose pods are state transitions only.
 //! * [`cluster`]: what pods need of the API. [`clock`], [`quantity`], [`shared`]: what all rooms have at hand.
 //!
-//! Places left for later: exec, attach and port-forward beside [`logs`]; gRPC beside [`probe::tcp`];
-//! `projected` and `downwardAPI` in [`volumes`]; eviction in [`node`].
+//! Places left for later: eviction in [`node`].
 
 #[cfg(test)]
 mod api_tests;

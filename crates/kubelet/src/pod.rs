@@ -33,4 +33,6 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod termination;
 pub(crate) mod view;
+#[cfg(test)]
+mod volume_tests;
 pub(crate) mod worker;

@@ -3,8 +3,9 @@
 //! * [`wanted`]: which probes a pod's containers need right now; pure.
 //! * [`ticks`]: when a probe is due; pure.
 //! * [`verdict`]: what a row of results means; pure.
-//! * [`prober`]: one probe's task, and one attempt by [`http`], [`tcp`] or exec.
+//! * [`prober`]: one probe's task, and one attempt by [`http`], [`tcp`], [`grpc`] or exec.
 
+pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod prober;
 pub(crate) mod tcp;

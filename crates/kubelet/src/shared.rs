@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::volumes::{Shows, Tokens};
 use sagong_image::Images;
 use sagong_network::{DataPlane, PodNetwork};
 use sagong_runtime::Runtime;
@@ -29,4 +30,8 @@ pub(crate) struct Shared {
     pub(crate) data_plane: Arc<dyn DataPlane>,
     /// Memory of the node in bytes.
     pub(crate) node_memory: u64,
+    /// What volumes show.
+    pub(crate) shows: Shows,
+    /// Tokens in volumes.
+    pub(crate) tokens: Tokens,
 }

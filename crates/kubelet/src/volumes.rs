@@ -1,43 +1,126 @@
-//! Volumes of a pod: one file per source. `projected`, `downwardAPI` and the rest have their place here.
+//! Volumes of a pod: one file per source.
 //!
 //! * [`empty_dir`]: a fresh directory, on disk or in memory.
-//! * [`files`]: `configMap` and `secret`: data of objects as files, swapped atomically.
 //! * [`host_path`]: a path of the node.
+//! * [`content`]: what is in `configMap`, `secret`, `downwardAPI` and `projected`; pure. [`needs`] says what has to be
+//!   fetched for it, [`payload`] writes it.
+//! * [`tokens`]: tokens of service accounts, renewed in time.
+//! * [`watch`]: says when something that is shown has changed.
 
+mod content;
 mod empty_dir;
-mod files;
 mod host_path;
+mod needs;
+mod payload;
+mod tokens;
+mod watch;
 
-use crate::pod::environment::expand;
+pub(crate) use needs::shows_the_pod;
+pub(crate) use tokens::Tokens;
+pub(crate) use watch::{Shows, follow};
+
+use crate::pod::environment::{Sources, expand};
 use crate::shared::Shared;
+use content::{Objects, Owner};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
+use needs::{Needs, Shown};
 use sagong_runtime::Mount;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-/// Makes all volumes of a pod. Those that exist keep what is in them.
+/// Makes all volumes of a pod, or brings what they show up to date. Other contents of those that exist stay. Gives the
+/// time at which something in them wants to be renewed.
 ///
 /// # Errors
 /// The message of the `FailedMount` event.
-pub(crate) async fn make(shared: &Shared, pod: &Pod) -> Result<(), String> {
+pub(crate) async fn make(shared: &Shared, pod: &Pod) -> Result<Option<Timestamp>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+    let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let blame = |volume: &Volume, error: String| {
+        format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
+    };
+    let owner = Owner::of(pod);
+    let (objects, renew) = match fetch(shared, pod).await {
+        Ok(fetched) => fetched,
+        // Whichever needed it: that of a pod without such a volume cannot fail.
+        Err(error) => {
+            let first = volumes().find(|volume| content::is_written(volume));
+            return Err(first.map_or_else(|| error.clone(), |volume| blame(volume, error.clone())));
+        }
+    };
+    for volume in volumes() {
         let path = path(&shared.config.pod_dir(uid), volume);
         let made = if let Some(source) = &volume.empty_dir {
-            empty_dir::make(source, &path)
-        } else if let Some(source) = &volume.config_map {
-            files::config_map(shared.cluster.as_ref(), namespace, source, &path).await
-        } else if let Some(source) = &volume.secret {
-            files::secret(shared.cluster.as_ref(), namespace, source, &path).await
+            empty_dir::make(source, &path, owner.group)
+        } else if content::is_written(volume) {
+            content::of(volume, pod, &objects, owner)
+                .and_then(|files| show(volume, &path, &files, owner.group))
         } else if let Some(source) = &volume.host_path {
             host_path::check(source)
+        } else if let Some(claim) = &volume.persistent_volume_claim {
+            Err(format!("persistentvolumeclaim \"{}\": claims are not supported yet", claim.claim_name))
         } else {
             Err("this kind of volume is not supported yet".into())
         };
-        made.map_err(|error| format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name))?;
+        made.map_err(|error| blame(volume, error))?;
     }
-    Ok(())
+    Ok(renew)
+}
+
+/// Writes files into a volume; secrets and whatever may hold some never touch a disk.
+fn show(volume: &Volume, path: &Path, files: &payload::Payload, group: Option<u32>) -> Result<(), String> {
+    if volume.config_map.is_none() {
+        empty_dir::in_memory(path, None)?;
+    }
+    payload::write(path, files, group).map(drop).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Fetches all that volumes show, and says so to [`watch`].
+async fn fetch(shared: &Shared, pod: &Pod) -> Result<(Objects, Option<Timestamp>), String> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let needs = Needs::of(pod);
+    let mut objects = Objects { sources: Sources::of_node(shared.node_memory), ..Default::default() };
+    for (shown, name) in needs.objects {
+        let place = (namespace.to_owned(), name.clone());
+        // Before it is fetched: a change in between is told.
+        shared.shows.note(shown, place.clone(), uid, None);
+        let (meta, immutable) = match shown {
+            Shown::ConfigMap => {
+                let found = shared.cluster.config_map(namespace, &name).await;
+                let found = found.map_err(|error| error.to_string())?;
+                let seen = found.as_ref().map(|it| (it.metadata.clone(), it.immutable));
+                objects.sources.config_maps.insert(name, found);
+                seen
+            }
+            Shown::Secret => {
+                let found = shared.cluster.secret(namespace, &name).await;
+                let found = found.map_err(|error| error.to_string())?;
+                let seen = found.as_ref().map(|it| (it.metadata.clone(), it.immutable));
+                objects.sources.secrets.insert(name, found);
+                seen
+            }
+        }
+        .unzip();
+        match immutable.flatten() {
+            Some(true) => shared.shows.ignore(shown, place, uid),
+            _ => shared.shows.note(shown, place, uid, meta.and_then(|meta| meta.resource_version)),
+        }
+    }
+    let mut renew: Option<Timestamp> = None;
+    for wish in needs.tokens {
+        let (token, at) = shared.tokens.get(shared, pod, &wish).await?;
+        objects.tokens.insert(wish, token);
+        renew = Some(renew.map_or(at, |earlier| earlier.min(at)));
+    }
+    Ok((objects, renew))
+}
+
+/// What is held for a pod that is gone.
+pub(crate) fn forget(shared: &Shared, uid: &str) {
+    shared.shows.forget(uid);
+    shared.tokens.forget(uid);
 }
 
 /// Removes a pod's directory with all volumes in it. Host paths are not in it and stay.
@@ -79,7 +162,7 @@ pub(crate) fn mounts(
         let volume = volume.ok_or_else(|| format!("volume \"{}\" not found", mount.name))?;
         let root = path(pod_dir, volume);
         // What comes from objects is written by the kubelet only.
-        let is_fixed = volume.config_map.is_some() || volume.secret.is_some();
+        let is_fixed = content::is_written(volume);
         mounts.push(Mount {
             container_path: mount.mount_path.clone(),
             host_path: below(&root, mount, values)?,

@@ -78,6 +78,32 @@ pub struct Resources {
     pub oom_score_adj: Option<i32>,
 }
 
+/// Which system calls a container may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Seccomp {
+    /// All.
+    #[default]
+    Unconfined,
+    /// Those that containerd and Docker allow by default.
+    RuntimeDefault,
+    /// Those of a profile: the text of an OCI `linux.seccomp` object.
+    Profile(String),
+}
+
+/// Which processes a container sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum PidNamespace {
+    /// Its own only.
+    #[default]
+    Own,
+    /// Those of all containers of its sandbox that say the same.
+    Pod,
+    /// All of the host.
+    Host,
+    /// Those of the container with this id.
+    Of(String),
+}
+
 /// Who runs in the container and what it may do.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Security {
@@ -97,6 +123,12 @@ pub struct Security {
     pub add_capabilities: Vec<String>,
     /// Capabilities removed from the default set; `ALL` for all.
     pub drop_capabilities: Vec<String>,
+    /// System calls; not asked of privileged containers.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Processes it sees.
+    #[serde(default)]
+    pub pid_namespace: PidNamespace,
 }
 
 /// What a container is made from.

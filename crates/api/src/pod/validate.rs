@@ -17,7 +17,7 @@ mod security;
 mod update;
 mod volume;
 
-pub use update::{validate_pod_status_update, validate_pod_update};
+pub use update::{validate_ephemeral_update, validate_pod_status_update, validate_pod_update};
 
 use crate::field::{self, Errors, FieldError, Path};
 use crate::meta;

@@ -6,9 +6,9 @@ use super::qos;
 use super::snapshot::Instance;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 use sagong_image::Image;
-use sagong_runtime::{Container, ContainerConfig, Mount, Security};
+use sagong_runtime::{Container, ContainerConfig, Mount, PidNamespace, Seccomp, Security};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 /// Annotation of a sandbox: the pod's address.
 pub(crate) const POD_IP: &str = "sagong.dev/pod-ip";
@@ -46,6 +46,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) hostname: String,
     /// Memory of the node in bytes.
     pub(crate) node_memory: u64,
+    /// The container whose processes it is to see.
+    pub(crate) target: Option<String>,
+    /// Where `Localhost` profiles of seccomp are.
+    pub(crate) profiles: &'a Path,
 }
 
 /// The runtime's configuration of a container.
@@ -70,8 +74,13 @@ pub(crate) fn build(parts: Parts<'_>) -> Result<ContainerConfig, (&'static str, 
         working_dir: if working_dir.is_empty() { "/".into() } else { working_dir },
         image_user: image.config.user.clone(),
         resources: qos::resources(pod, spec, parts.node_memory),
-        security: security(pod, spec, image)?,
+        security: Security {
+            seccomp: seccomp(pod, spec, parts.profiles)?,
+            pid_namespace: pid_namespace(pod, parts.target.clone()),
+            ..security(pod, spec, image)?
+        },
         stdin: spec.stdin.unwrap_or(false),
+        stdin_once: spec.stdin_once.unwrap_or(false),
         tty: spec.tty.unwrap_or(false),
         log_path: log_path(&spec.name, *attempt),
         annotations: annotations(spec, image),
@@ -147,7 +156,50 @@ fn security(pod: &Pod, spec: &ContainerSpec, image: &Image) -> Result<Security, 
         no_new_privileges: !privileged && own.allow_privilege_escalation == Some(false),
         add_capabilities: bare(capabilities.add),
         drop_capabilities: bare(capabilities.drop),
+        ..Security::default()
     })
+}
+
+/// Whose processes a container sees: its own, all of the pod (`shareProcessNamespace`), all of the node (`hostPID`), or
+/// those of the container it is to look into.
+fn pid_namespace(pod: &Pod, target: Option<String>) -> PidNamespace {
+    let spec = pod.spec.as_ref();
+    match target {
+        _ if spec.and_then(|spec| spec.host_pid) == Some(true) => PidNamespace::Host,
+        _ if spec.and_then(|spec| spec.share_process_namespace) == Some(true) => PidNamespace::Pod,
+        Some(id) => PidNamespace::Of(id),
+        None => PidNamespace::Own,
+    }
+}
+
+/// The container's profile, or the pod's, or `RuntimeDefault`, as a kubelet with `seccompDefault` has it. Privileged
+/// containers have none.
+fn seccomp(pod: &Pod, spec: &ContainerSpec, profiles: &Path) -> Result<Seccomp, (&'static str, String)> {
+    let own = spec.security_context.as_ref();
+    if own.and_then(|context| context.privileged) == Some(true) {
+        return Ok(Seccomp::Unconfined);
+    }
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let profile = own.and_then(|context| context.seccomp_profile.as_ref());
+    let Some(profile) = profile.or(of_pod.and_then(|context| context.seccomp_profile.as_ref())) else {
+        return Ok(Seccomp::RuntimeDefault);
+    };
+    match profile.type_.as_str() {
+        "Unconfined" => Ok(Seccomp::Unconfined),
+        "Localhost" => {
+            let name = profile.localhost_profile.as_deref().unwrap_or_default();
+            let is_plain = |part| matches!(part, Component::Normal(_));
+            let failed = |error: String| {
+                ("CreateContainerError", format!("cannot load seccomp profile {name:?}: {error}"))
+            };
+            if name.is_empty() || !Path::new(name).components().all(is_plain) {
+                return Err(failed("it leads out of the directory of profiles".into()));
+            }
+            let text = std::fs::read_to_string(profiles.join(name));
+            text.map(Seccomp::Profile).map_err(|error| failed(error.to_string()))
+        }
+        _ => Ok(Seccomp::RuntimeDefault),
+    }
 }
 
 fn check_non_root(

@@ -61,6 +61,7 @@ fn without_instance(
     let ended = known_exit(snapshot, &spec.name);
     let known_terminated = known.and_then(last_terminated);
     let restarts = match snapshot.restart_policy() {
+        _ if snapshot.is_ephemeral(&spec.name) => false,
         _ if is_sidecar(spec) => true,
         policy if snapshot.init_containers().iter().any(|init| init.name == spec.name) => {
             ended.is_none_or(|code| policy.for_init().restarts(code))
@@ -99,7 +100,9 @@ fn untouched(known: Option<&ContainerStatus>) -> ContainerStatus {
 fn known<'a>(snapshot: &'a PodSnapshot, name: &str) -> Option<&'a ContainerStatus> {
     let status: &PodStatus = snapshot.known_status()?;
     let mains = status.container_statuses.iter().flatten();
-    mains.chain(status.init_container_statuses.iter().flatten()).find(|known| known.name == name)
+    let others = status.init_container_statuses.iter().flatten();
+    let all = mains.chain(others).chain(status.ephemeral_container_statuses.iter().flatten());
+    { all }.find(|known| known.name == name)
 }
 
 fn last_terminated(known: &ContainerStatus) -> Option<ContainerStateTerminated> {
@@ -188,6 +191,9 @@ fn default_waiting(snapshot: &PodSnapshot, spec: &Container) -> ContainerStateWa
 /// probe; an init container that succeeded.
 fn is_ready(snapshot: &PodSnapshot, spec: &Container, facts: &ContainerFacts) -> bool {
     let init = snapshot.init_containers().iter().any(|init| init.name == spec.name);
+    if snapshot.is_ephemeral(&spec.name) {
+        return false;
+    }
     if init && !is_sidecar(spec) {
         return facts.current.as_ref().and_then(Instance::exit_code) == Some(0);
     }

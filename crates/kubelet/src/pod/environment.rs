@@ -28,6 +28,17 @@ pub(crate) struct Sources {
     pub(crate) node: BTreeMap<String, i128>,
 }
 
+impl Sources {
+    /// Nothing but what the node has.
+    pub(crate) fn of_node(memory: u64) -> Self {
+        let node = [
+            ("memory".to_owned(), i128::from(memory) * 1000),
+            ("cpu".to_owned(), i128::from(crate::node::cpus()) * 1000),
+        ];
+        Sources { node: node.into(), ..Default::default() }
+    }
+}
+
 /// Names of the config maps and secrets a container's environment refers to.
 pub(crate) fn references(spec: &Container) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut config_maps = BTreeSet::new();
@@ -190,7 +201,15 @@ fn referred(
     Ok(None)
 }
 
-fn field_value(pod: &Pod, field: &ObjectFieldSelector, sources: &Sources) -> Result<String, String> {
+/// The value of a field of the pod.
+///
+/// # Errors
+/// If there is no such field.
+pub(crate) fn field_value(
+    pod: &Pod,
+    field: &ObjectFieldSelector,
+    sources: &Sources,
+) -> Result<String, String> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
     let text = |value: Option<&String>| Ok(value.cloned().unwrap_or_default());
@@ -227,7 +246,10 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 }
 
 /// A limit or request in units of the divisor, rounded up.
-fn resource_value(
+///
+/// # Errors
+/// If there is no such container or resource.
+pub(crate) fn resource_value(
     pod: &Pod,
     own: &Container,
     field: &ResourceFieldSelector,

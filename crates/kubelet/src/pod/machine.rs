@@ -182,7 +182,7 @@ impl PodMachine {
                 facts.restarts.note(ended, now);
             }
         }
-        self.snapshot.in_flight.insert(task.operation.clone());
+        self.snapshot.begin(task.operation.clone());
     }
 
     fn outcome(&self, task: &Task, answer: Answer, now: Timestamp) -> Outcome {
@@ -198,7 +198,7 @@ impl PodMachine {
                 })
             }
             (Action::MakeSandbox { .. }, _) => Outcome::Failed,
-            (Action::PrepareVolumes, _) => Outcome::Volumes,
+            (Action::PrepareVolumes, _) => Outcome::Volumes { renew: None },
             (Action::EnsureImage { .. }, Answer::Missing) => Outcome::Image(Err(ImageFailure {
                 reason: "ErrImagePull",
                 message: "not found".into(),

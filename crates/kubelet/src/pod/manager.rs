@@ -35,6 +35,14 @@ pub(crate) enum PodUpdate {
     Deleted(Arc<Pod>),
 }
 
+/// What a kubelet hears of outside.
+pub(crate) struct Inbox {
+    /// What the API says about pods.
+    pub(crate) pods: mpsc::UnboundedReceiver<PodUpdate>,
+    /// Uids of pods whose volumes show something that has changed.
+    pub(crate) outdated: mpsc::UnboundedReceiver<String>,
+}
+
 /// What others may know of the pods, by uid.
 pub(crate) type Views = Arc<RwLock<HashMap<String, watch::Receiver<PodView>>>>;
 
@@ -82,7 +90,7 @@ impl PodManager {
     /// If the runtime or the network do not say what there is.
     pub(crate) async fn run(
         mut self,
-        mut updates: mpsc::UnboundedReceiver<PodUpdate>,
+        mut inbox: Inbox,
         shutdown: CancellationToken,
     ) -> Result<(), KubeletError> {
         let mut events = self.shared.runtime.events();
@@ -92,10 +100,11 @@ impl PodManager {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                update = updates.recv() => match update {
+                update = inbox.pods.recv() => match update {
                     Some(update) => self.update(update).await,
                     None => return Ok(()),
                 },
+                Some(uid) = inbox.outdated.recv() => self.tell(&uid, Message::Outdated),
                 event = events.recv() => match event {
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         while matches!(events.try_recv(), Ok(_) | Err(tokio::sync::broadcast::error::TryRecvError::Lagged(_))) {}
@@ -341,6 +350,8 @@ fn take_over(snapshot: &mut PodSnapshot, remains: Remains) {
             netns: sandbox.network_namespace.clone(),
         }
     });
+    // What they show may have changed meanwhile, and somebody has to look at it from now on.
+    snapshot.volumes_stale = snapshot.spec().is_some_and(|spec| spec.volumes.is_some());
     let mut containers = remains.containers;
     containers.sort_by_key(|container| container.config.attempt);
     for container in containers {
@@ -360,7 +371,8 @@ fn take_over(snapshot: &mut PodSnapshot, remains: Remains) {
 fn known_status(pod: &Pod, name: &str, instance: &Instance) -> Option<ContainerStatus> {
     let status = pod.status.as_ref()?;
     let mains = status.container_statuses.iter().flatten();
-    let mut all = mains.chain(status.init_container_statuses.iter().flatten());
+    let others = status.init_container_statuses.iter().flatten();
+    let mut all = mains.chain(others).chain(status.ephemeral_container_statuses.iter().flatten());
     let id = super::container_status::container_id(instance);
     all.find(|known| known.name == name && known.container_id.as_deref() == Some(&id)).cloned()
 }

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// How long withdrawing a pod may take; afterwards it is stopped although requests may still arrive.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
+/// Where `Localhost` profiles of seccomp are, below the kubelet's directory, as upstream has it.
+const PROFILES: &str = "seccomp";
 /// First and longest pause between two looks at a pod's connections.
 const DRAIN_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
@@ -36,6 +38,9 @@ pub(crate) struct Context {
     address: Option<IpAddr>,
     sandbox_id: Option<String>,
     host_ips: Vec<IpAddr>,
+    ephemeral: Arc<[ContainerSpec]>,
+    /// Ids of the containers that run, by name.
+    running: BTreeMap<String, String>,
 }
 
 impl Context {
@@ -47,6 +52,8 @@ impl Context {
             address: environment::pod_ip(snapshot),
             sandbox_id: snapshot.sandbox.as_ref().map(|sandbox| sandbox.id.clone()),
             host_ips: snapshot.host_ips.clone(),
+            ephemeral: snapshot.ephemeral.clone(),
+            running: snapshot.running(),
         }
     }
 
@@ -77,7 +84,8 @@ impl Context {
 
     fn spec(&self, name: &str) -> Option<&ContainerSpec> {
         let spec = self.pod.spec.as_ref()?;
-        spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|spec| spec.name == name)
+        let lasting = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        { lasting }.chain(self.ephemeral.iter()).find(|spec| spec.name == name)
     }
 
     fn name(&self) -> (&str, &str, &str) {
@@ -173,7 +181,7 @@ impl Context {
 
     async fn prepare_volumes(&self) -> Outcome {
         match volumes::make(&self.shared, &self.pod).await {
-            Ok(()) => Outcome::Volumes,
+            Ok(renew) => Outcome::Volumes { renew },
             Err(message) => {
                 self.shared.recorder.pod(&self.pod, Warning, "FailedMount", message);
                 Outcome::Failed
@@ -250,6 +258,8 @@ impl Context {
             mounts,
             hostname: etc_files::hostname(&self.pod),
             node_memory: self.shared.node_memory,
+            target: self.target(&spec.name)?,
+            profiles: &self.shared.config.data_dir.join(PROFILES),
         });
         let created = match config {
             Ok(config) => {
@@ -269,6 +279,18 @@ impl Context {
         }
     }
 
+    /// The container whose processes an ephemeral one is to see.
+    fn target(&self, name: &str) -> Result<Option<String>, (&'static str, String)> {
+        let all = self.pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let wanted =
+            { all }.find(|spec| spec.name == name).and_then(|spec| spec.target_container_name.as_ref());
+        let Some(wanted) = wanted.filter(|target| !target.is_empty()) else { return Ok(None) };
+        match self.running.get(wanted) {
+            Some(id) => Ok(Some(id.clone())),
+            None => Err(("CreateContainerError", format!("unable to find target container \"{wanted}\""))),
+        }
+    }
+
     async fn sources(&self, spec: &ContainerSpec) -> Result<Sources, String> {
         let (namespace, ..) = self.name();
         let cluster = &self.shared.cluster;
@@ -277,11 +299,7 @@ impl Context {
             services: cluster.services(namespace).await,
             pod_ip: self.address,
             host_ips: self.host_ips.clone(),
-            node: BTreeMap::from([
-                ("memory".into(), i128::from(self.shared.node_memory) * 1000),
-                ("cpu".into(), i128::from(crate::node::cpus()) * 1000),
-            ]),
-            ..Default::default()
+            ..Sources::of_node(self.shared.node_memory)
         };
         for name in config_maps {
             let found = cluster.config_map(namespace, &name).await.map_err(|error| error.to_string())?;
@@ -515,6 +533,7 @@ pub(crate) async fn clean(
         }
         _ => {}
     }
+    volumes::forget(shared, uid);
     volumes::remove(&shared.config.pod_dir(uid))
 }
 

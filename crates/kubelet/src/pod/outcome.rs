@@ -3,6 +3,7 @@
 use super::snapshot::{
     ImageFacts, ImageFailure, Instance, Operation, PodSnapshot, Retry, SandboxFacts, StartFailure,
 };
+use crate::volumes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use sagong_image::Image;
@@ -18,7 +19,10 @@ pub(crate) enum Outcome {
     /// A sandbox was made.
     Sandbox(SandboxFacts),
     /// Volumes are in place.
-    Volumes,
+    Volumes {
+        /// When something in them wants to be renewed.
+        renew: Option<Timestamp>,
+    },
     /// An image was found or not.
     Image(Result<Arc<Image>, ImageFailure>),
     /// A container was started, or at least created, or not even that.
@@ -63,12 +67,16 @@ pub(crate) fn absorb(snapshot: &mut PodSnapshot, operation: &Operation, outcome:
     if matches!(outcome, Outcome::Failed) {
         let retry = Retry::after(snapshot.retries.get(operation), now);
         snapshot.retries.insert(operation.clone(), retry);
+        snapshot.volumes_stale |= *operation == Operation::Volumes;
         return;
     }
     snapshot.retries.remove(operation);
     match (operation, outcome) {
         (_, Outcome::Sandbox(sandbox)) => new_sandbox(snapshot, sandbox, now),
-        (_, Outcome::Volumes) => snapshot.volumes_made = true,
+        (_, Outcome::Volumes { renew }) => {
+            snapshot.volumes_made = true;
+            snapshot.volumes_renew = renew;
+        }
         (Operation::Image(container), Outcome::Image(result)) => image(snapshot, container, result, now),
         (Operation::Start(container), Outcome::Started { instance, failure }) => {
             started(snapshot, container, instance, failure);
@@ -112,6 +120,11 @@ pub(crate) fn observe_pod(snapshot: &mut PodSnapshot, pod: Arc<Pod>) {
         return;
     }
     let before = std::mem::replace(&mut snapshot.pod, pod);
+    snapshot.ephemeral = super::snapshot::ephemeral_of(&snapshot.pod);
+    let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+    if volumes::shows_the_pod(&snapshot.pod) && shown(&before) != shown(&snapshot.pod) {
+        snapshot.volumes_stale = true;
+    }
     let image = |pod: &Pod, name: &str| {
         let spec = pod.spec.as_ref()?;
         let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);

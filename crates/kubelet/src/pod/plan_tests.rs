@@ -300,9 +300,10 @@ impl Simulation {
                             }
                         }
                         assert!(
-                            self.snapshot.in_flight.insert(operation.clone()),
+                            !self.snapshot.in_flight.contains(&operation),
                             "{operation:?} is begun twice"
                         );
+                        self.snapshot.begin(operation.clone());
                         self.begun.push((operation, action));
                     }
                     (None, _) => {}
@@ -367,7 +368,7 @@ impl Simulation {
                 }
                 Outcome::Sandbox(facts)
             }
-            Action::PrepareVolumes => Outcome::Volumes,
+            Action::PrepareVolumes => Outcome::Volumes { renew: None },
             Action::EnsureImage { .. } => Outcome::Image(Ok(image())),
             Action::StartContainer { container, attempt, .. } => {
                 let spec = self.snapshot.container_spec(container).unwrap().clone();

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(crate) struct PodSnapshot {
     /// The object as last seen in the API, our own writes included.
     pub(crate) pod: Arc<Pod>,
+    /// `spec.ephemeralContainers`, as the containers they are like.
+    pub(crate) ephemeral: Arc<[ContainerSpec]>,
     /// The object is gone from the API, or its name belongs to another pod now.
     pub(crate) removed: bool,
     /// `status.hostIPs`.
@@ -28,6 +30,10 @@ pub(crate) struct PodSnapshot {
     pub(crate) sandbox: Option<SandboxFacts>,
     /// Volumes are in place.
     pub(crate) volumes_made: bool,
+    /// What they show has changed since.
+    pub(crate) volumes_stale: bool,
+    /// When something in them wants to be renewed.
+    pub(crate) volumes_renew: Option<Timestamp>,
     /// By container name, init containers included.
     pub(crate) containers: BTreeMap<String, ContainerFacts>,
     /// What is being done right now.
@@ -261,12 +267,15 @@ impl PodSnapshot {
     /// A pod of which only the object is known.
     pub(crate) fn new(pod: Arc<Pod>, host_ips: Vec<IpAddr>, now: Timestamp) -> Self {
         PodSnapshot {
+            ephemeral: ephemeral_of(&pod),
             pod,
             removed: false,
             host_ips,
             seen: now,
             sandbox: None,
             volumes_made: false,
+            volumes_stale: false,
+            volumes_renew: None,
             containers: BTreeMap::new(),
             in_flight: BTreeSet::new(),
             retries: BTreeMap::new(),
@@ -291,9 +300,14 @@ impl PodSnapshot {
         self.spec().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
     }
 
-    /// All containers, init containers first.
+    /// All containers, init containers first, ephemeral ones last.
     pub(crate) fn all_containers(&self) -> impl Iterator<Item = &ContainerSpec> {
-        self.init_containers().iter().chain(self.main_containers())
+        self.init_containers().iter().chain(self.main_containers()).chain(self.ephemeral.iter())
+    }
+
+    /// Whether a container was added to the pod while it ran (`kubectl debug`).
+    pub(crate) fn is_ephemeral(&self, name: &str) -> bool {
+        self.ephemeral.iter().any(|spec| spec.name == name)
     }
 
     /// The spec of a container by name.
@@ -316,6 +330,21 @@ impl PodSnapshot {
         self.volumes_made || self.spec().and_then(|spec| spec.volumes.as_ref()).is_none_or(Vec::is_empty)
     }
 
+    /// An operation begins.
+    pub(crate) fn begin(&mut self, operation: Operation) {
+        if operation == Operation::Volumes {
+            // What changes from now on makes them out of date anew.
+            self.volumes_stale = false;
+            self.volumes_renew = None;
+        }
+        self.in_flight.insert(operation);
+    }
+
+    /// Whether volumes that are in use are out of date.
+    pub(crate) fn are_volumes_due(&self, now: Timestamp) -> bool {
+        self.volumes_stale || self.volumes_renew.is_some_and(|renew| renew <= now)
+    }
+
     /// `spec.hostNetwork`.
     pub(crate) fn host_network(&self) -> bool {
         self.spec().and_then(|spec| spec.host_network).unwrap_or(false)
@@ -330,6 +359,12 @@ impl PodSnapshot {
     pub(crate) fn instance(&self, name: &str) -> Option<&Instance> {
         let sandbox = self.sandbox.as_ref()?;
         self.facts(name)?.current.as_ref().filter(|instance| instance.sandbox_id == sandbox.id)
+    }
+
+    /// Ids of the containers that run, by name.
+    pub(crate) fn running(&self) -> BTreeMap<String, String> {
+        let running = self.containers.iter().filter(|(_, facts)| facts.is_running());
+        running.filter_map(|(name, facts)| Some((name.clone(), facts.current.as_ref()?.id.clone()))).collect()
     }
 
     /// Whether the process of a container runs.
@@ -482,6 +517,12 @@ impl RestartPolicy {
             RestartPolicy::Never => false,
         }
     }
+}
+
+/// The ephemeral containers of a pod, as the containers they are like.
+pub(crate) fn ephemeral_of(pod: &Pod) -> Arc<[ContainerSpec]> {
+    let all = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    all.map(sagong_api::pod::as_container).collect()
 }
 
 /// Whether an init container goes on running beside the main containers (`restartPolicy: Always`).

@@ -23,6 +23,12 @@ pub(crate) fn plan(planner: &mut Planner<'_>) {
     stop_what_must_restart(planner);
     kill::go_on(planner);
     remove_the_dead(planner);
+    if snapshot.are_volumes_due(planner.now) {
+        planner.act(Action::PrepareVolumes);
+    }
+    if let Some(renew) = snapshot.volumes_renew {
+        planner.look(renew);
+    }
     let next = next_to_start(snapshot);
     if next.is_empty() {
         return;
@@ -87,7 +93,9 @@ fn remove_the_dead(planner: &mut Planner<'_>) {
 pub(crate) fn next_to_start(snapshot: &PodSnapshot) -> Vec<&Container> {
     let initialized = is_past_init(snapshot);
     let policy = snapshot.restart_policy().for_init();
-    let mut next = Vec::new();
+    // Somebody wants to look into the pod, whatever state it is in.
+    let mut next: Vec<&Container> =
+        snapshot.ephemeral.iter().filter(|spec| never_ran(snapshot, spec)).collect();
     for spec in snapshot.init_containers() {
         let running = snapshot.is_running(&spec.name) && snapshot.instance(&spec.name).is_some();
         if is_sidecar(spec) {
@@ -100,7 +108,7 @@ pub(crate) fn next_to_start(snapshot: &PodSnapshot) -> Vec<&Container> {
         } else if !initialized {
             match snapshot.instance(&spec.name).and_then(|instance| instance.exit_code()) {
                 Some(0) => {}
-                Some(code) if !policy.restarts(code) => return Vec::new(),
+                Some(code) if !policy.restarts(code) => return next,
                 _ if running => return next,
                 _ => {
                     next.push(spec);
@@ -111,6 +119,12 @@ pub(crate) fn next_to_start(snapshot: &PodSnapshot) -> Vec<&Container> {
     }
     next.extend(snapshot.main_containers().iter().filter(|spec| should_start(snapshot, spec)));
     next
+}
+
+/// Whether an ephemeral container is still to be started: that happens once.
+fn never_ran(snapshot: &PodSnapshot, spec: &Container) -> bool {
+    snapshot.facts(&spec.name).is_none_or(|facts| facts.current.is_none())
+        && super::container_status::known_runs(snapshot, &spec.name) == 0
 }
 
 /// Whether a container runs and has passed its startup probe.

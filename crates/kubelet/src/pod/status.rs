@@ -4,7 +4,7 @@ use super::snapshot::{PodSnapshot, RestartPolicy, is_sidecar};
 use super::{conditions, container_status, qos};
 use crate::clock::{api_time, later};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use serde_json::{Map, Value, json};
 
 /// The status the API should show at `now`. Begins from what it shows, so that fields of others stay.
@@ -23,6 +23,8 @@ pub(crate) fn compute(snapshot: &PodSnapshot, now: Timestamp) -> PodStatus {
         .iter()
         .map(|spec| container_status::compute(snapshot, spec, now))
         .collect();
+    let ephemeral: Vec<ContainerStatus> =
+        snapshot.ephemeral.iter().map(|spec| ephemeral_status(snapshot, spec, now)).collect();
     mains.sort_by(|a, b| a.name.cmp(&b.name));
     if !is_over(&status) {
         status.phase = Some(phase(snapshot, &inits, &mains).into());
@@ -34,11 +36,17 @@ pub(crate) fn compute(snapshot: &PodSnapshot, now: Timestamp) -> PodStatus {
     }
     status.container_statuses = Some(mains);
     status.init_container_statuses = Some(inits).filter(|inits| !inits.is_empty());
+    status.ephemeral_container_statuses = Some(ephemeral).filter(|ephemeral| !ephemeral.is_empty());
     addresses(snapshot, &mut status);
     status.start_time.get_or_insert_with(|| api_time(snapshot.seen));
     status.qos_class.get_or_insert_with(|| qos::class(&snapshot.pod).as_str().into());
     conditions::apply(snapshot, &mut status, now);
     status
+}
+
+/// Nobody waits for an ephemeral container, so it never counts as started.
+fn ephemeral_status(snapshot: &PodSnapshot, spec: &Container, now: Timestamp) -> ContainerStatus {
+    ContainerStatus { started: None, ..container_status::compute(snapshot, spec, now) }
 }
 
 /// Whether the phase is one that no pod leaves.

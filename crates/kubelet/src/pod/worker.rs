@@ -31,6 +31,8 @@ pub(crate) enum Message {
     Containers(Vec<Container>),
     /// The pod's sandbox is dead.
     SandboxDead(String),
+    /// What its volumes show has changed.
+    Outdated,
 }
 
 /// The task of one pod.
@@ -132,7 +134,7 @@ impl Worker {
         if let Action::StartContainer { container, .. } = &action {
             self.note_restart(container);
         }
-        self.snapshot.in_flight.insert(operation.clone());
+        self.snapshot.begin(operation.clone());
         let context = Context::new(&self.shared, &self.snapshot);
         let key = operation.clone();
         let handle = self.operations.spawn(async move {
@@ -255,6 +257,11 @@ impl Worker {
         match message {
             Message::Pod(pod) => outcome::observe_pod(&mut self.snapshot, pod),
             Message::Removed => self.snapshot.removed = true,
+            Message::Outdated => {
+                self.snapshot.volumes_stale = true;
+                // What was missing may be there now.
+                self.snapshot.retries.remove(&Operation::Volumes);
+            }
             Message::SandboxDead(id) => {
                 if let Some(sandbox) = self.snapshot.sandbox.as_mut().filter(|sandbox| sandbox.id == id) {
                     sandbox.ready = false;

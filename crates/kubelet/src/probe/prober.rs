@@ -1,7 +1,7 @@
 //! The task of one probe, and one attempt.
 
 use super::verdict::Row;
-use super::{Kind, ProbeKey, ProbeReport, http, tcp, ticks::Ticks};
+use super::{Kind, ProbeKey, ProbeReport, grpc, http, tcp, ticks::Ticks};
 use crate::clock::{Clock, between};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -80,11 +80,10 @@ async fn attempt(subject: &Subject, probe: &Probe, runtime: &dyn Runtime) -> Res
         let command = action.command.clone().unwrap_or_default();
         return exec(runtime, &subject.key.instance, &command, timeout).await;
     }
-    match probe.grpc {
-        // Clean place for gRPC: until then such a container is not held back.
-        Some(_) => Ok(()),
-        None => Err("missing probe handler".into()),
-    }
+    let action = probe.grpc.as_ref().ok_or("missing probe handler")?;
+    let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
+    let target = SocketAddr::new(subject.address.ok_or("pod has no address")?, port);
+    grpc::probe(target, action.service.as_deref().unwrap_or_default(), timeout).await
 }
 
 /// Runs a command in a container; exit code 0 is a success.

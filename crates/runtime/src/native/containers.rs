@@ -6,11 +6,11 @@ use super::spec::{self, Inputs, Machine};
 use super::state::{self, ContainerRecord, LaunchRecord, Record, ShimRecord, StartRecord};
 use super::watch::observed;
 use super::{Entry, Inner, NativeRuntime, blocking, cgroup_root, failed, lock, new_id};
-use crate::{Container, ContainerConfig, ContainerState, RuntimeError, SandboxConfig};
+use crate::{Container, ContainerConfig, ContainerState, PidNamespace, RuntimeError, SandboxConfig};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,7 +192,7 @@ impl Inner {
                 devices: if config.security.privileged { spec::host_devices() } else { Vec::new() },
             },
         };
-        let spec = spec::plan(&inputs).map_err(io::Error::other)?;
+        let spec = spec::plan(&inputs)?;
         state::make_private(&directory.join("oci"))?;
         std::fs::write(directory.join("config.json"), serde_json::to_vec(&spec).map_err(io::Error::other)?)?;
         let launch = LaunchRecord {
@@ -208,6 +208,16 @@ impl Inner {
         launch.save(directory)?;
         // Last: a container without this record was never made.
         record.save(directory)
+    }
+
+    /// The namespace of the processes a container is to see, if it is one that exists already.
+    fn processes(&self, config: &ContainerConfig) -> io::Result<Option<PathBuf>> {
+        let PidNamespace::Of(other) = &config.security.pid_namespace else { return Ok(None) };
+        let started = StartRecord::load(&self.layout.container(other))?;
+        let gone = || io::Error::other("the container whose processes it is to see does not run");
+        let started = started.ok_or_else(gone)?;
+        started.process.open()?.ok_or_else(gone)?;
+        Ok(Some(PathBuf::from(format!("/proc/{}/ns/pid", started.process.pid))))
     }
 
     fn signal(&self, id: &str, signal: i32) -> io::Result<()> {

@@ -230,6 +230,25 @@ fn compare(old: &Value, new: &Value, path: &str, lines: &mut Vec<String>) {
     }
 }
 
+/// Everything wrong with a change of a pod's ephemeral containers: they can be added, and nothing else.
+pub fn validate_ephemeral_update(new: &Pod, old: &Pod) -> Errors {
+    let mut errors = validate_pod(new);
+    let at = Path::new("spec").child("ephemeralContainers");
+    let of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.clone()).unwrap_or_default();
+    let after = of(new);
+    for before in of(old) {
+        let detail = match after.iter().find(|after| after.name == before.name) {
+            None => format!("existing ephemeral containers {:?} may not be removed\n", before.name),
+            Some(after) if !is_same(after, &before) => {
+                format!("existing ephemeral containers {:?} may not be changed\n", before.name)
+            }
+            Some(_) => continue,
+        };
+        errors.push(field::forbidden(&at, &detail));
+    }
+    errors
+}
+
 /// Everything wrong with a change of a pod's status.
 pub fn validate_pod_status_update(new: &Pod, old: &Pod) -> Errors {
     let empty = (PodSpec::default(), PodStatus::default());

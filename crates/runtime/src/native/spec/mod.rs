@@ -4,11 +4,12 @@ mod capabilities;
 mod devices;
 mod mounts;
 mod paths;
+mod seccomp;
 mod user;
 
 use super::cgroup::Hierarchy;
 use super::sandbox::Pins;
-use crate::{ContainerConfig, Resources, Security};
+use crate::{ContainerConfig, PidNamespace, Resources, Security};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxMemoryBuilder, LinuxNamespace,
@@ -21,6 +22,7 @@ use std::path::Path;
 pub(crate) use capabilities::bounding_set;
 pub(crate) use devices::host_devices;
 pub(crate) use paths::make_working_directory;
+pub(crate) use seccomp::FOR_A_MOMENT;
 pub(crate) use user::{Identity, identity_of};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,6 +32,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) container: &'a ContainerConfig,
     pub(crate) pins: &'a Pins,
     pub(crate) identity: Identity,
+    /// Of the processes it is to see; None: only its own, unless it is to see the host's.
+    pub(crate) processes: Option<&'a Path>,
     /// Of the container, without a leading slash.
     pub(crate) cgroup: &'a str,
     pub(crate) machine: Machine<'a>,
@@ -50,7 +54,17 @@ pub(crate) struct Machine<'a> {
 }
 
 /// Makes the configuration.
-pub(crate) fn plan(inputs: &Inputs<'_>) -> Result<Spec, OciSpecError> {
+///
+/// # Errors
+/// If a given seccomp profile cannot be read.
+pub(crate) fn plan(inputs: &Inputs<'_>) -> std::io::Result<Spec> {
+    let mut spec = unrestricted(inputs).map_err(std::io::Error::other)?;
+    seccomp::apply(&mut spec, &inputs.container.security, &inputs.machine.bounding)?;
+    Ok(spec)
+}
+
+/// All but the restriction of system calls.
+fn unrestricted(inputs: &Inputs<'_>) -> Result<Spec, OciSpecError> {
     let container = inputs.container;
     let security = &container.security;
     let user = UserBuilder::default()
@@ -82,7 +96,7 @@ pub(crate) fn plan(inputs: &Inputs<'_>) -> Result<Spec, OciSpecError> {
 fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
     let privileged = inputs.container.security.privileged;
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(inputs.pins, inputs.machine.unified)?)
+        .namespaces(namespaces(inputs)?)
         .cgroups_path(Path::new("/").join(inputs.cgroup))
         .resources(resources(&inputs.container.resources, &inputs.container.security, &inputs.machine)?)
         .masked_paths(if privileged { Vec::new() } else { paths::masked() })
@@ -94,9 +108,18 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux, OciSpecError> {
     Ok(linux)
 }
 
-fn namespaces(pins: &Pins, unified: bool) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let (pins, unified) = (inputs.pins, inputs.machine.unified);
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
-    let mut namespaces = vec![own(LinuxNamespaceType::Pid)?, own(LinuxNamespaceType::Mount)?];
+    let mut namespaces = vec![own(LinuxNamespaceType::Mount)?];
+    match (&inputs.container.security.pid_namespace, inputs.processes) {
+        (PidNamespace::Host, _) => {}
+        (_, Some(path)) => {
+            let joined = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Pid).path(path);
+            namespaces.push(joined.build()?);
+        }
+        (_, None) => namespaces.push(own(LinuxNamespaceType::Pid)?),
+    }
     for (kind, path) in [
         (LinuxNamespaceType::Network, &pins.network),
         (LinuxNamespaceType::Uts, &pins.uts),

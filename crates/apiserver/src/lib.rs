@@ -1,7 +1,7 @@
 //! The API server: REST over a [`sagong_store::Store`], for any set of [`sagong_api::kind::ServedKind`]s.
 //!
 //! How a request travels: `serve` (TLS) or `in_process` → `router` → [`authn`], `authz` → a verb in
-//! `rest`, or a special subresource ([`pods`], `namespaces`, `tokens`, `reviews`) → `answer`.
+//! `rest`, or a special subresource ([`pods`], [`streams`], `namespaces`, `tokens`, `reviews`) → `answer`.
 //! Writes pass `admission` and the `allocator`. `discovery` and [`health`] tell what is served. [`pki`]
 //! makes the certificates.
 
@@ -32,6 +32,7 @@ mod reviews;
 mod router;
 mod serve;
 mod state;
+pub mod streams;
 mod table;
 mod target;
 mod tokens;
@@ -51,6 +52,7 @@ use state::Core;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
+use streams::StreamSource;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +116,7 @@ impl ApiServer {
             tokens: Tokens::new(config.tokens),
             signer: signer.map_err(|error| StartError::TokenKey(error.to_string()))?,
             logs: OnceLock::new(),
+            streams: OnceLock::new(),
             stopping: CancellationToken::new(),
         };
         let service_ip = Ipv4Addr::from(u32::from(config.service_cidr.network()).saturating_add(1));
@@ -142,6 +145,11 @@ impl ApiServer {
         let _ = self.core.logs.set(source);
     }
 
+    /// Where exec, attach and port-forward go. May be set once; later calls are ignored.
+    pub fn set_streams(&self, source: Arc<dyn StreamSource>) {
+        let _ = self.core.streams.set(source);
+    }
+
     /// The address of the `kubernetes` service: the first of the service range.
     pub fn service_ip(&self) -> Ipv4Addr {
         self.service_ip
@@ -158,7 +166,7 @@ impl ApiServer {
         serve::serve(self.core.clone(), listeners, tls, shutdown).await;
     }
 
-    /// Ends all watches, log streams and background work. [`ApiServer::serve`] does so when it ends.
+    /// Ends all watches, streams and background work. [`ApiServer::serve`] does so when it ends.
     pub fn stop(&self) {
         self.core.stopping.cancel();
     }

@@ -12,12 +12,13 @@ use crate::resources::Resource;
 use crate::rest::{create, delete, get, list, patch, scale, update, watch};
 use crate::state::Core;
 use crate::target::{Path, Target};
-use crate::{compress, discovery, health, namespaces, reviews, tokens};
+use crate::{compress, discovery, health, namespaces, reviews, streams, tokens};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
 use sagong_api::error::ApiError;
 use sagong_api::kind::Part;
 use std::panic::AssertUnwindSafe;
@@ -60,7 +61,7 @@ where
     if accepts_gzip { compress::compress(response).await } else { response }
 }
 
-async fn answer_to<B>(core: Arc<Core>, peer: Peer, parts: Parts, body: B) -> Outcome<Response<Body>>
+async fn answer_to<B>(core: Arc<Core>, peer: Peer, mut parts: Parts, body: B) -> Outcome<Response<Body>>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
@@ -83,7 +84,8 @@ where
             let verb = verb(&parts.method, &target, &query)?;
             authz::authorize(&user, &attributes(verb, &target))?;
             let body = read(body).await?;
-            let request = Pending { core, user, target, query, headers: parts.headers, body };
+            let upgrade = parts.extensions.remove::<OnUpgrade>();
+            let request = Pending { core, user, target, query, headers: parts.headers, body, upgrade };
             request.dispatch(verb).await
         }
     }
@@ -135,6 +137,12 @@ fn verb(method: &Method, target: &Path, query: &Query) -> Outcome<&'static str> 
     let one = target.name.is_some();
     Ok(match method.as_str() {
         "GET" | "HEAD" if query.flag("watch") && target.subresource.is_none() => "watch",
+        // Asked for with POST in one protocol and with GET in the other; the right to it is the same.
+        "GET" | "POST"
+            if streams::is_stream(&target.group, &target.resource, target.subresource.as_deref()) =>
+        {
+            "create"
+        }
         "GET" | "HEAD" if one => "get",
         "GET" | "HEAD" => "list",
         "POST" => "create",
@@ -168,6 +176,8 @@ struct Pending {
     query: Query,
     headers: http::HeaderMap,
     body: Bytes,
+    /// The connection itself, if it can be had.
+    upgrade: Option<OnUpgrade>,
 }
 
 impl Pending {
@@ -190,6 +200,7 @@ impl Pending {
         if !self.target.rest.is_empty() {
             return Err(ApiError::UnknownResource.into());
         }
+        let is_stream = streams::is_stream(group, resource, subresource.as_deref());
         let context = Context {
             core: self.core,
             resource: found,
@@ -201,6 +212,10 @@ impl Pending {
         };
         match subresource {
             None => object(&context, verb).await,
+            Some(subresource) if is_stream => match verb {
+                "create" => streams::answer(&context, &subresource, self.upgrade).await,
+                _ => Err(ApiError::MethodNotAllowed.into()),
+            },
             Some(subresource) => sub(&context, &subresource, verb).await,
         }
     }
@@ -231,7 +246,7 @@ async fn object(context: &Context, verb: &str) -> Outcome<Response<Body>> {
     }
 }
 
-/// The verbs on subresources. (Exec, attach, port-forward and proxy would be further arms.)
+/// The verbs on subresources. (Proxy would be a further arm.)
 async fn sub(context: &Context, subresource: &str, verb: &str) -> Outcome<Response<Body>> {
     let has = context.resource.kind().subresources();
     match (context.resource.qualified.as_str(), subresource, verb) {

@@ -4,6 +4,7 @@ use crate::allocator::Allocators;
 use crate::authn::Tokens;
 use crate::pods::log::LogSource;
 use crate::resources::Resources;
+use crate::streams::StreamSource;
 use crate::tokens::Signer;
 use sagong_store::Store;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ pub(crate) struct Core {
     /// Signs service account tokens; None: none are issued.
     pub(crate) signer: Option<Signer>,
     pub(crate) logs: OnceLock<Arc<dyn LogSource>>,
+    pub(crate) streams: OnceLock<Arc<dyn StreamSource>>,
     pub(crate) discovery: crate::discovery::Cache,
     /// Cancelled when the server stops: ends watches and log streams.
     pub(crate) stopping: CancellationToken,

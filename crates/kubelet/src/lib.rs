@@ -6,7 +6,7 @@
 //! * [`probe`]: readiness, liveness and startup probes; [`hooks`]: postStart and preStop.
 //! * [`images`]: `imagePullPolicy`. [`volumes`]: one file per source.
 //! * [`node`]: the Node object, its status and lease.
-//! * [`logs`]: reading containers' logs. [`events`]: recording events.
+//! * [`logs`]: reading containers' logs. [`streams`]: exec, attach and port-forward. [`events`]: recording events.
 //! * [`simulated`]: nodes whose pods are state transitions only.
 //! * [`cluster`]: what pods need of the API. [`clock`], [`quantity`], [`shared`]: what all rooms have at hand.
 //!
@@ -31,6 +31,7 @@ mod probe;
 mod quantity;
 mod shared;
 mod simulated;
+mod streams;
 mod volumes;
 
 pub use config::Config;
@@ -39,3 +40,4 @@ pub use kubelet::Kubelet;
 pub use logs::{LogError, LogOptions, LogStream};
 pub use pod::machine::{Answer, PodMachine, Round, Task, Wish};
 pub use simulated::{ANNOTATION as SIMULATE_ANNOTATION, SimulatedNodes, duration};
+pub use streams::StreamError;

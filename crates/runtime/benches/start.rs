@@ -126,6 +126,7 @@ fn container(directory: &Path) -> ContainerConfig {
         },
         security: Security::default(),
         stdin: false,
+        stdin_once: false,
         tty: false,
         log_path: "0.log".into(),
         annotations: BTreeMap::new(),

@@ -1,8 +1,12 @@
 //! Running containers, behind a trait shaped like CRI (`k8s.io/cri-api`), so that containerd fits behind it.
 //!
+//! * `streams`: commands and containers whose input and output somebody holds.
 //! * [`native`]: the embedded OCI runtime: libcontainer in one shim process per container.
 
 pub mod native;
+mod streams;
+
+pub use streams::{Connection, Input, Output, Resize, Session, SessionOptions, Streams, TerminalSize};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -158,6 +162,9 @@ pub struct ContainerConfig {
     pub security: Security,
     /// Whether stdin is kept open.
     pub stdin: bool,
+    /// Whether stdin ends with the first session that is attached to it.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// Whether to allocate a terminal.
     pub tty: bool,
     /// Log file, relative to the sandbox's `log_directory`; CRI format.
@@ -300,7 +307,7 @@ pub trait Containers: Send + Sync {
 }
 
 /// A container runtime.
-pub trait Runtime: Sandboxes + Containers {
+pub trait Runtime: Sandboxes + Containers + Streams {
     /// Every start and exit of a container from now on. A receiver that lags is told so and must list.
     fn events(&self) -> tokio::sync::broadcast::Receiver<ContainerEvent>;
     /// `sagong://VERSION`, as `status.nodeInfo.containerRuntimeVersion` shows it.

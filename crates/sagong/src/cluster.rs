@@ -1,6 +1,7 @@
 //! The wiring: which part knows which, in what order they start and stop, and how all of it is taken down.
 
 use crate::container_logs::Logs;
+use crate::container_streams::Streams;
 use crate::data_dir::{ClusterConfig, DataDir, write_private};
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Node;
@@ -73,6 +74,7 @@ impl Cluster {
 
         let kubelet = kubelet(data, config, node_addresses, user("system:kubelet"), network.clone())?;
         server.set_logs(Arc::new(Logs(kubelet.clone())));
+        server.set_streams(Arc::new(Streams(kubelet.clone())));
 
         let mut parts = JoinSet::new();
         let mut part = |name: &'static str, work: Work| {

@@ -3,6 +3,7 @@
 mod cli;
 mod cluster;
 mod container_logs;
+mod container_streams;
 mod controllers;
 mod data_dir;
 mod demo;

@@ -177,10 +177,14 @@ impl Inner {
             [root.as_str(), parent, id].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
         let cgroup = cgroup.join("/");
         spec::make_working_directory(config)?;
+        let identity = spec::identity_of(config)?;
+        let uid = identity.uid;
+        let processes = self.processes(config)?;
         let inputs = Inputs {
             container: config,
             pins: &pins,
-            identity: spec::identity_of(config)?,
+            processes: processes.as_deref(),
+            identity,
             cgroup: &cgroup,
             machine: Machine {
                 unified: self.cgroups.is_unified(),
@@ -202,7 +206,9 @@ impl Inner {
             log: sandbox.log_directory.join(&config.log_path),
             oom_score_adj: config.resources.oom_score_adj,
             stdin: config.stdin,
+            stdin_once: config.stdin_once,
             tty: config.tty,
+            uid,
             keeper: self.layout.keeper(),
         };
         launch.save(directory)?;

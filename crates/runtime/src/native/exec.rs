@@ -2,7 +2,7 @@
 
 use super::shim::{ExecReply, ExecRequest};
 use super::{NativeRuntime, failed, lock};
-use crate::{ContainerState, ExecOutput, RuntimeError};
+use crate::{ContainerConfig, ContainerState, ExecOutput, RuntimeError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use tokio::net::unix::pipe;
 /// What is kept of each stream.
 const MOST: usize = 16 << 20;
 /// What getting into the container and out again may take beside the command.
-const OVERHEAD: Duration = Duration::from_secs(30);
+pub(super) const OVERHEAD: Duration = Duration::from_secs(30);
 
 impl NativeRuntime {
     pub(super) async fn run_command(
@@ -24,17 +24,13 @@ impl NativeRuntime {
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError> {
         const STEP: &str = "executing a command in container";
-        let name = {
-            let containers = lock(&self.inner.containers);
-            let entry =
-                containers.get(id).ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))?;
-            let name = entry.container.config.name.clone();
-            if !matches!(entry.container.state, ContainerState::Running { .. }) {
-                return Err(failed(STEP, &name)("it is not running"));
-            }
-            name
+        let name = self.running(id, STEP)?.name;
+        let request = ExecRequest {
+            id: id.to_owned(),
+            command: command.to_vec(),
+            timeout: Some(timeout),
+            session: None,
         };
-        let request = ExecRequest { id: id.to_owned(), command: command.to_vec(), timeout };
         let attempt = tokio::time::timeout(timeout.saturating_add(OVERHEAD), self.attempt(&request)).await;
         let timed_out = || RuntimeError::TimedOut { step: STEP, object: name.clone(), after: timeout };
         let (reply, stdout, stderr) = attempt.map_err(|_| timed_out())?.map_err(failed(STEP, &name))?;
@@ -42,6 +38,17 @@ impl NativeRuntime {
             ExecReply { error: Some(message), .. } => Err(failed(STEP, &name)(message)),
             ExecReply { timed_out: true, .. } => Err(timed_out()),
             ExecReply { exit_code, .. } => Ok(ExecOutput { exit_code, stdout, stderr }),
+        }
+    }
+
+    /// The configuration of a container that runs.
+    pub(super) fn running(&self, id: &str, step: &'static str) -> Result<ContainerConfig, RuntimeError> {
+        let containers = lock(&self.inner.containers);
+        let entry = containers.get(id).ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))?;
+        let config = &entry.container.config;
+        match entry.container.state {
+            ContainerState::Running { .. } => Ok(config.clone()),
+            _ => Err(failed(step, &config.name)("it is not running")),
         }
     }
 

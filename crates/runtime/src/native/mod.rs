@@ -4,7 +4,9 @@
 //! killed or replaced at any time: the next one adopts what runs. Ends of containers are noticed as ends of shims,
 //! through file descriptors of these processes; nothing is polled.
 
+mod attach;
 mod cgroup;
+mod connect;
 mod containers;
 mod destroy;
 mod exec;
@@ -12,10 +14,12 @@ mod fit;
 mod process;
 mod sandbox;
 mod sandboxes;
+mod session;
 mod shim;
 mod spec;
 mod start;
 mod state;
+mod terminal;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -25,8 +29,8 @@ pub use fit::check_cgroups;
 pub use shim::shim_main;
 
 use crate::{
-    Container, ContainerConfig, ContainerEvent, Containers, ExecOutput, Runtime, RuntimeError, Sandbox,
-    SandboxConfig, Sandboxes,
+    Connection, Container, ContainerConfig, ContainerEvent, Containers, ExecOutput, Runtime, RuntimeError,
+    Sandbox, SandboxConfig, Sandboxes, Session, SessionOptions, Streams,
 };
 use async_trait::async_trait;
 use cgroup::Cgroups;
@@ -192,6 +196,26 @@ impl Containers for NativeRuntime {
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError> {
         self.run_command(id, command, timeout).await
+    }
+}
+
+#[async_trait]
+impl Streams for NativeRuntime {
+    async fn exec_session(
+        &self,
+        id: &str,
+        command: &[String],
+        options: SessionOptions,
+    ) -> Result<Session, RuntimeError> {
+        self.begin_command(id, command, options).await
+    }
+
+    async fn attach(&self, id: &str, options: SessionOptions) -> Result<Session, RuntimeError> {
+        self.take_part(id, options).await
+    }
+
+    async fn connect(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Connection>, RuntimeError> {
+        self.connect_inside(sandbox_id, port).await
     }
 }
 

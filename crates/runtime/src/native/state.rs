@@ -134,7 +134,12 @@ pub(crate) struct LaunchRecord {
     pub(crate) log: PathBuf,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) stdin: bool,
+    #[serde(default)]
+    pub(crate) stdin_once: bool,
     pub(crate) tty: bool,
+    /// User id the program runs as; owns its streams.
+    #[serde(default)]
+    pub(crate) uid: u32,
     /// The program that the shim becomes once the container runs.
     pub(crate) keeper: PathBuf,
 }

@@ -18,6 +18,7 @@ pub(crate) fn container() -> ContainerConfig {
         resources: Resources::default(),
         security: Security::default(),
         stdin: false,
+        stdin_once: false,
         tty: false,
         log_path: "0.log".into(),
         annotations: BTreeMap::new(),

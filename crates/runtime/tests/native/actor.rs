@@ -3,6 +3,10 @@
 
 use std::io::Write;
 
+unsafe extern "C" {
+    fn ioctl(descriptor: i32, request: u64, ...) -> i32;
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     while let Some(verb) = arguments.next() {
@@ -42,6 +46,36 @@ fn main() {
             "input" => {
                 let read = std::io::stdin().read_line(&mut String::new()).expect("input");
                 println!("read {read}");
+            }
+            "echo" => {
+                // Not locked: a lock would hold the last line back.
+                let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout());
+                let mut buffer = vec![0; 65536];
+                loop {
+                    let length = std::io::Read::read(&mut input, &mut buffer).expect("input");
+                    if length == 0 {
+                        break;
+                    }
+                    output.write_all(&buffer[..length]).expect("output");
+                    output.flush().expect("flush");
+                }
+            }
+            "size" => {
+                let mut size = [0u16; 4];
+                const GET_SIZE: u64 = 0x5413;
+                let code = unsafe { ioctl(0, GET_SIZE, size.as_mut_ptr()) };
+                println!("size {code} {} {}", size[0], size[1]);
+            }
+            "own" => println!("{:?}", std::fs::OpenOptions::new().write(true).open(next()).map(drop)),
+            "serve" => {
+                let listener = std::net::TcpListener::bind(("127.0.0.1", next().parse().expect("port"))).expect("listen");
+                println!("listening");
+                for stream in listener.incoming() {
+                    let mut stream = stream.expect("connection");
+                    let mut all = Vec::new();
+                    std::io::Read::read_to_end(&mut stream, &mut all).expect("read");
+                    stream.write_all(format!("{} bytes", all.len()).as_bytes()).expect("write");
+                }
             }
             "sleep" => {
                 std::io::stdout().flush().expect("flush");

@@ -89,6 +89,7 @@ impl Bench {
             resources: Resources::default(),
             security: Security::default(),
             stdin: false,
+            stdin_once: false,
             tty: false,
             log_path: "main/0.log".into(),
             annotations: BTreeMap::new(),

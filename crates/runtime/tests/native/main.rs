@@ -5,5 +5,6 @@ mod harness;
 mod life;
 mod removal;
 mod restart;
+mod sessions;
 mod surroundings;
 mod unified;

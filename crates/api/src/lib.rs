@@ -9,6 +9,7 @@
 //! * Checking: [`meta`] (object metadata), [`name`] (names and labels), [`address`], [`field`] (errors with paths).
 //! * Answering: [`error`] and [`status`] (failures), [`table`] (printer columns), [`openapi`] (schemas),
 //!   [`duration`] (ages).
+//! * Reporting: [`event`] (what becomes of repeated Events).
 //! * Values: [`quantity`], [`int_or_percent`]. Their types: [`types`].
 
 pub mod address;
@@ -16,6 +17,7 @@ pub mod decode;
 pub mod duration;
 pub mod erased;
 pub mod error;
+pub mod event;
 pub mod field;
 pub mod int_or_percent;
 pub mod kind;

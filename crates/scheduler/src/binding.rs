@@ -1,11 +1,12 @@
 //! The loop: observes nodes and pods, picks, binds.
 
 use crate::cluster::{Cluster, Wanted};
+use crate::events::{Recorder, Report, reference_to};
 use crate::{NAME, schedule};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, Event, EventSource, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
@@ -51,6 +52,7 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
     let (mut nodes, mut pods) = (pin!(nodes), pin!(pods));
     let mut state = State::default();
     let mut bindings = FuturesUnordered::new();
+    let recorder = Recorder::start(client.clone());
     loop {
         tokio::select! {
             biased;
@@ -71,11 +73,13 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
         }
         while bindings.len() < PARALLEL {
             match state.next() {
-                Some(Decision::Bind(pod, node)) => bindings.push(bind(client.clone(), pod, node)),
+                Some(Decision::Bind(pod, node)) => {
+                    bindings.push(bind(client.clone(), recorder.clone(), pod, node));
+                }
                 Some(Decision::Refuse(pod, why)) => {
-                    let client = client.clone();
+                    let (client, recorder) = (client.clone(), recorder.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = refuse(&client, &pod, &why).await {
+                        if let Err(error) = refuse(&client, &recorder, &pod, &why).await {
                             tracing::debug!(%error, "telling why a pod is not scheduled");
                         }
                     });
@@ -136,6 +140,7 @@ impl State {
                 for uid in self.known.difference(&self.listed).cloned().collect::<Vec<_>>() {
                     self.forget(&uid);
                 }
+                self.listed = HashSet::new();
                 self.synced.1 = true;
             }
             Change::Apply(pod) => self.observe(pod),
@@ -234,7 +239,7 @@ impl State {
     }
 }
 
-async fn bind(client: Client, pod: Box<Pod>, node: String) -> Bound {
+async fn bind(client: Client, recorder: Recorder, pod: Box<Pod>, node: String) -> Bound {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let binding = Binding {
         metadata: ObjectMeta { name: Some(name.clone()), uid: pod.uid(), ..ObjectMeta::default() },
@@ -244,7 +249,7 @@ async fn bind(client: Client, pod: Box<Pod>, node: String) -> Bound {
             ..ObjectReference::default()
         },
     };
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let result = pods
         .create_subresource::<Binding, serde_json::Value>("binding", &name, &PostParams::default(), &binding)
         .await
@@ -258,12 +263,12 @@ async fn bind(client: Client, pod: Box<Pod>, node: String) -> Bound {
         tracing::debug!(%error, "binding");
         tokio::time::sleep(RETRY).await;
     } else {
-        let message = format!("Successfully assigned {namespace}/{name} to {node}");
-        // Nobody waits for the event.
-        tokio::spawn(async move {
-            if let Err(error) = record(&client, &pod, "Normal", "Scheduled", "Binding", &message).await {
-                tracing::debug!(%error, "recording an event");
-            }
+        recorder.record(Report {
+            regarding: reference_to(&pod),
+            warning: false,
+            reason: "Scheduled",
+            action: "Binding",
+            message: format!("Successfully assigned {namespace}/{name} to {node}"),
         });
     }
     Bound { uid: pod_uid(&binding), result }
@@ -274,65 +279,27 @@ fn pod_uid(binding: &Binding) -> String {
 }
 
 /// Upstream tells it twice: as the condition `PodScheduled`, and as an event.
-async fn refuse(client: &Client, pod: &Pod, why: &str) -> Result<(), SchedulerError> {
+async fn refuse(client: &Client, recorder: &Recorder, pod: &Pod, why: &str) -> Result<(), SchedulerError> {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-    let failed = |step| {
-        let object = format!("{namespace}/{name}");
-        move |source| SchedulerError::Request { step, object, source: Box::new(source) }
-    };
     let now = Time(Timestamp::now());
     let condition = json!({
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": now,
     });
     let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [condition] } });
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .map_err(failed("updating status of pod"))?;
-    record(client, pod, "Warning", "FailedScheduling", "Scheduling", why).await
-}
-
-async fn record(
-    client: &Client,
-    pod: &Pod,
-    kind: &str,
-    reason: &str,
-    action: &str,
-    message: &str,
-) -> Result<(), SchedulerError> {
-    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-    let now = Timestamp::now();
-    let event = Event {
-        metadata: ObjectMeta {
-            // Upstream's form: the object's name and the time in hexadecimal nanoseconds.
-            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
-            namespace: Some(namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Pod".into()),
-            name: Some(name.clone()),
-            namespace: Some(namespace.clone()),
-            uid: pod.uid(),
-            resource_version: pod.resource_version(),
-            ..ObjectReference::default()
-        },
-        type_: Some(kind.into()),
-        reason: Some(reason.into()),
-        action: Some(action.into()),
-        message: Some(message.into()),
-        count: Some(1),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
-        source: Some(EventSource { component: Some(NAME.into()), ..EventSource::default() }),
-        reporting_component: Some(NAME.into()),
-        ..Event::default()
-    };
-    let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-    events.create(&PostParams::default(), &event).await.map(drop).map_err(|source| SchedulerError::Request {
-        step: "recording event of pod",
-        object: format!("{namespace}/{name}"),
-        source: Box::new(source),
-    })
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.map_err(|source| {
+        SchedulerError::Request {
+            step: "updating status of pod",
+            object: format!("{namespace}/{name}"),
+            source: Box::new(source),
+        }
+    })?;
+    recorder.record(Report {
+        regarding: reference_to(pod),
+        warning: true,
+        reason: "FailedScheduling",
+        action: "Scheduling",
+        message: why.to_owned(),
+    });
+    Ok(())
 }

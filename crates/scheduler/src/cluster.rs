@@ -3,13 +3,15 @@
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use sagong_api::quantity::Amount;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 /// Resources by name, in thousandths.
 pub type Resources = BTreeMap<String, i64>;
 
 /// What a pod needs of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// Requests, `pods: 1` included.
     pub resources: Resources,
@@ -166,7 +168,10 @@ impl NodeState {
 pub struct Cluster {
     nodes: BTreeMap<String, NodeState>,
     /// By uid: where a pod is, and what it takes there.
-    assigned: HashMap<String, (String, Wanted)>,
+    assigned: HashMap<Box<str>, (Arc<str>, Arc<Wanted>)>,
+    /// The pods of one template want the same: noted once for all of them. The same for names of nodes.
+    wants: HashSet<Arc<Wanted>>,
+    names: HashSet<Arc<str>>,
 }
 
 impl Cluster {
@@ -179,7 +184,7 @@ impl Cluster {
     pub fn set_node(&mut self, node: Node) {
         let Some(name) = node.metadata.name.clone() else { return };
         let mut state = NodeState::new(node);
-        for (_, wanted) in self.assigned.values().filter(|(at, _)| *at == name) {
+        for (_, wanted) in self.assigned.values().filter(|(at, _)| **at == *name) {
             state.take(wanted);
         }
         self.nodes.insert(name, state);
@@ -197,22 +202,41 @@ impl Cluster {
 
     /// Notes that a pod is on a node, or is about to be bound to it. Replaces what was noted before.
     pub fn assign(&mut self, uid: &str, node: &str, wanted: Wanted) {
-        if self.assigned.get(uid).is_some_and(|(at, noted)| at == node && *noted == wanted) {
+        if self.assigned.get(uid).is_some_and(|(at, noted)| **at == *node && **noted == wanted) {
             return;
         }
         self.release(uid);
         if let Some(state) = self.nodes.get_mut(node) {
             state.take(&wanted);
         }
-        self.assigned.insert(uid.to_owned(), (node.to_owned(), wanted));
+        let (node, wanted) =
+            (shared(&mut self.names, node.into()), shared(&mut self.wants, Arc::new(wanted)));
+        self.assigned.insert(uid.into(), (node, wanted));
     }
 
     /// Notes that a pod takes nothing any more: it has ended, is gone, or was not bound after all.
     pub fn release(&mut self, uid: &str) {
-        if let Some((node, wanted)) = self.assigned.remove(uid)
-            && let Some(state) = self.nodes.get_mut(&node)
-        {
+        let Some((node, wanted)) = self.assigned.remove(uid) else { return };
+        if let Some(state) = self.nodes.get_mut(&*node) {
             state.give_back(&wanted);
         }
+        forget_unused(&mut self.names, &node);
+        forget_unused(&mut self.wants, &wanted);
+    }
+}
+
+/// The same value as noted before, or this one from now on.
+fn shared<T: Hash + Eq + ?Sized>(known: &mut HashSet<Arc<T>>, value: Arc<T>) -> Arc<T> {
+    if let Some(known) = known.get(&value) {
+        return known.clone();
+    }
+    known.insert(value.clone());
+    value
+}
+
+/// Forgets a value that nobody but the caller has.
+fn forget_unused<T: Hash + Eq + ?Sized>(known: &mut HashSet<Arc<T>>, value: &Arc<T>) {
+    if Arc::strong_count(value) <= 2 {
+        known.remove(value);
     }
 }

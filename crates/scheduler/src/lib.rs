@@ -3,10 +3,12 @@
 //! * [`cluster`]: what it knows: nodes, and what the pods on them take.
 //! * [`filter`]: which nodes can take a pod, and why the others cannot.
 //! * [`score`]: which of these is best.
+//! * `events`: what is reported about pods.
 //! * `binding`: the loop that observes, picks and binds; [`State`] is what it decides from, without IO.
 
 mod binding;
 pub mod cluster;
+mod events;
 pub mod filter;
 pub mod score;
 

@@ -175,8 +175,12 @@ impl Applier {
         if tolerated.contains(&code) {
             return Ok(going.flatten().map(|uid| Receipt::Going(kind, key, uid)));
         }
-        self.report(on_failure, &key.name, &message);
-        Err(Failure { verb: name, kind, key, code, reason, message })
+        let failure = Failure { verb: name, kind, key, code, reason, message };
+        // That an object changed meanwhile is nothing to report: it is looked at again.
+        if !failure.is_conflict() {
+            self.report(on_failure, &failure.key.name, &failure.message);
+        }
+        Err(failure)
     }
 
     async fn send(&self, kind: &KindRef, key: &Key, verb: Verb) -> Result<Answer, Sending> {

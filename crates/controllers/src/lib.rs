@@ -9,7 +9,7 @@
 //!   same for controllers that must ask the API server before they delete.
 //! * [`plan`], [`apply`]: writes as values, and their execution.
 //! * [`recorder`]: Events, correlated as upstream correlates them.
-//! * [`registry`]: the list of controllers.
+//! * [`registry`]: the list of controllers. [`election`]: of several instances one works.
 //!
 //! Adding a controller is one file and one line in [`registry`].
 
@@ -18,6 +18,7 @@ pub mod cache;
 pub mod caches;
 pub mod claim;
 pub mod deployment;
+pub mod election;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage;

@@ -215,6 +215,17 @@ impl Write {
         Self::new::<K>(object.metadata(), Verb::Delete(deletion)).tolerating(&[404])
     }
 
+    /// The same, only if nobody has changed the object since it was read: what a user has just taken aside, or another
+    /// instance of the controllers has just found a use for, is not deleted on old news. Otherwise a conflict: look
+    /// again.
+    pub fn delete_unchanged<K: TypedObject>(object: &K) -> Self {
+        let mut write = Self::delete(object);
+        if let Verb::Delete(deletion) = &mut write.verb {
+            deletion.resource_version.clone_from(&object.metadata().resource_version);
+        }
+        write
+    }
+
     /// Counts these HTTP error codes as success.
     pub fn tolerating(mut self, codes: &'static [u16]) -> Self {
         self.tolerated = codes;
@@ -358,9 +369,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether the write may have been made all the same: there was no answer, or only that it took too long.
+    /// Whether it created something perhaps, all the same: there was no answer, or only that it took too long.
     pub fn is_uncertain(&self) -> bool {
-        matches!(self.code, 0 | 504)
+        self.verb == "create" && matches!(self.code, 0 | 504)
     }
 
     /// Whether somebody else changed the object in between: a fresh look will do.

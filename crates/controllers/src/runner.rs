@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 /// than that must not stop the cluster altogether. (Upstream's expectations lapse after five minutes.)
 const BLIND_AFTER: Duration = Duration::from_secs(30);
 
-/// After a write whose answer was lost a key rests at least this long: it may have been made, and the watch needs time to
+/// After a create whose answer was lost a key rests at least this long: it may have been made, and the watch needs time to
 /// show it before it is made again.
 pub const UNCERTAIN: Duration = Duration::from_secs(1);
 

@@ -181,7 +181,7 @@ async fn a_thousand_pods_are_collected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_orphaned_replica_set_keeps_its_pods_and_is_owned_by_nobody() {
+async fn an_orphaned_replica_set_keeps_its_pods_until_its_deployment_is_made_again() {
     let cluster = Cluster::start(Options::default()).await;
     let deployments = cluster.api::<Deployment>("default");
     create(&deployments, deployment()).await;
@@ -193,6 +193,17 @@ async fn an_orphaned_replica_set_keeps_its_pods_and_is_owned_by_nobody() {
     assert!(sets[0].owner_references().is_empty());
     let pods = until_count(&cluster.api::<Pod>("default"), 3).await;
     assert!(pods.iter().all(|pod| pod.owner_references()[0].uid == sets[0].uid().unwrap()));
+
+    let again = create(&deployments, deployment()).await;
+    let name = sets[0].name_any();
+    let owner = |set: &ReplicaSet| set.owner_references().first().map(|owner| owner.uid.clone());
+    until(&cluster.api::<ReplicaSet>("default"), &name, "adopted", |set| set.and_then(owner) == again.uid())
+        .await;
+    tokio::time::sleep(A_WHILE).await;
+    until_count(&cluster.api::<ReplicaSet>("default"), 1).await;
+    let after = until_count(&cluster.api::<Pod>("default"), 3).await;
+    let uids = |pods: &[Pod]| pods.iter().map(ResourceExt::uid).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(uids(&after), uids(&pods), "the same pods");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,17 +20,17 @@ fn wrong(detail: impl Into<String>) -> Verdict {
     Err(Violation::new("every history converges", detail))
 }
 
-/// Compares what is with what was asked for.
-pub(crate) fn check(ground: &Ground) -> Verdict {
+/// Compares what is with what was asked for. With `two_leaders` for a while two versions may have got one number.
+pub(crate) fn check(ground: &Ground, two_leaders: bool) -> Verdict {
     match ground.api.get::<Deployment>(&Key::new(NAMESPACE, NAME)) {
-        Some(deployment) => of_deployment(ground, deployment)?,
+        Some(deployment) => of_deployment(ground, deployment, two_leaders)?,
         None => without_deployment(ground)?,
     }
     of_sets(ground)?;
     of_service(ground)
 }
 
-fn of_deployment(ground: &Ground, deployment: &Deployment) -> Verdict {
+fn of_deployment(ground: &Ground, deployment: &Deployment, two_leaders: bool) -> Verdict {
     let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
     let wanted = snapshot::wanted(deployment);
     let status = deployment.status.clone().unwrap_or_default();
@@ -67,7 +67,7 @@ fn of_deployment(ground: &Ground, deployment: &Deployment) -> Verdict {
     if i32::try_from(old).unwrap_or(i32::MAX) > limit {
         return wrong(format!("{old} old ReplicaSets are kept, {limit} are to be"));
     }
-    of_revisions(deployment, &sets)
+    of_revisions(deployment, &sets, two_leaders)
 }
 
 /// A rollout may be paused with the surge in place, or before there is any ReplicaSet. With Recreate and several ReplicaSets
@@ -84,7 +84,7 @@ fn of_paused(ground: &Ground, deployment: &Deployment) -> Verdict {
     Ok(())
 }
 
-fn of_revisions(deployment: &Deployment, sets: &[&ReplicaSet]) -> Verdict {
+fn of_revisions(deployment: &Deployment, sets: &[&ReplicaSet], two_leaders: bool) -> Verdict {
     let revision = |annotations: Option<&std::collections::BTreeMap<String, String>>| {
         let text = annotations.and_then(|all| all.get("deployment.kubernetes.io/revision"));
         text.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0)
@@ -106,7 +106,8 @@ fn of_revisions(deployment: &Deployment, sets: &[&ReplicaSet]) -> Verdict {
         all.push(number);
     }
     let different: BTreeSet<i64> = all.iter().copied().collect();
-    if different.len() != all.len() || different.last().is_some_and(|last| *last != own) {
+    let is_ambiguous = different.len() != all.len() && !two_leaders;
+    if is_ambiguous || all.iter().filter(|number| **number >= own).count() != usize::from(!all.is_empty()) {
         return wrong(format!("revisions {all:?}, the Deployment's is {own}"));
     }
     Ok(())

@@ -144,7 +144,7 @@ impl Judge {
         {
             let has_pods = pods_of(ground, old).any(pod::is_active);
             let is_gone = old.metadata.deletion_timestamp.is_some();
-            if has_pods && !is_gone && !self.two_leaders {
+            if has_pods && !is_gone {
                 let name = old.metadata.name.clone().unwrap_or_default();
                 return Err(Violation::new("no ReplicaSet in use is deleted", name));
             }
@@ -238,11 +238,10 @@ impl Judge {
     fn pod_deleted(&mut self, old: &Pod, ground: &Ground) -> Verdict {
         let name = old.metadata.name.clone().unwrap_or_default();
         let owner = controller_of(&old.metadata);
-        // One leader may let a pod go that the other still counts as its own.
-        if owner.is_none_or(|owner| owner.kind != "ReplicaSet") && !self.two_leaders {
+        if owner.is_none_or(|owner| owner.kind != "ReplicaSet") {
             return Err(Violation::new("nobody else's pod is deleted", name));
         }
-        let Some((deployment, _)) = deployment_of(ground, old) else { return Ok(()) };
+        let Some((deployment, set)) = deployment_of(ground, old) else { return Ok(()) };
         let Some(watched) = self.deployments.get(&deployment) else { return Ok(()) };
         let is_ready_and_waiting =
             |pod: &Pod, seconds| pod::available_at(pod, seconds).is_some_and(|when| when <= ground.now());
@@ -262,6 +261,13 @@ impl Judge {
         // by whether they have been ready for minReadySeconds.
         let nearly = all().filter(|pod| pod::is_ready(pod) && same_owner(pod, old)).count_as_i32()
             - all().filter(|pod| is_ready_and_waiting(pod, seconds) && same_owner(pod, old)).count_as_i32();
+        // Pods whose availability was not told yet look unhealthy, and go first (upstream does not know better either).
+        let told = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+        let left =
+            pods_of(ground, set).filter(|pod| pod::is_active(pod) && is_ready_and_waiting(pod, seconds));
+        if told <= left.count_as_i32() {
+            return Ok(());
+        }
         let fewest = watched.views.values().map(|view| if view.recreates { 0 } else { view.limits.fewest() });
         let fewest = fewest.min().unwrap_or(0);
         if available + nearly < fewest {
@@ -399,11 +405,13 @@ fn active<'a>(ground: &'a Ground, uid: &'a str) -> impl Iterator<Item = &'a Pod>
     pods.filter(|pod| pod::is_active(pod) && pod.metadata.generate_name.is_some())
 }
 
-/// Whether the controllers of all ReplicaSets of a Deployment have told that they have seen their specs.
+/// Whether the controllers of all ReplicaSets of a Deployment have told that they have seen their specs, and have no pods
+/// left to delete.
 fn are_current(ground: &Ground, uid: &str) -> bool {
     sets_of(ground, uid).all(|set| {
-        let seen = set.status.as_ref().and_then(|status| status.observed_generation);
-        seen >= set.metadata.generation
+        let size = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+        let status = set.status.clone().unwrap_or_default();
+        status.observed_generation >= set.metadata.generation && status.replicas <= size
     })
 }
 

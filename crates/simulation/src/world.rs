@@ -122,7 +122,7 @@ impl World {
         }
         self.calm_down()?;
         self.settle()?;
-        convergence::check(&self.ground)
+        convergence::check(&self.ground, self.judge.two_leaders)
     }
 
     /// Goes on until nobody has anything to do any more.

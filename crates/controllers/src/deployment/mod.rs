@@ -3,13 +3,14 @@
 //! * [`snapshot`]: what a plan depends on, and the roles in it: the new ReplicaSet and the old ones.
 //! * [`plan`]: the decision table: deleted, paused, scaling, strategy.
 //! * [`rolling_update`], [`recreate`], [`scale`]: how many pods which ReplicaSet gets.
-//! * [`revision`], [`template_hash`]: numbering, history, names.
+//! * [`revision`], [`rollback`], [`template_hash`]: numbering, history, names.
 //! * [`status`], [`progress`]: what is told about it.
 
 pub mod plan;
 pub mod progress;
 pub mod recreate;
 pub mod revision;
+pub mod rollback;
 pub mod rolling_update;
 pub mod scale;
 pub mod snapshot;

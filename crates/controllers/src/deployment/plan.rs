@@ -1,9 +1,9 @@
-//! The decision table for a Deployment: deleted, paused, scaling, strategy.
+//! The decision table for a Deployment: deleted, paused, rolled back, scaling, strategy.
 
 use super::progress::{self, CREATE_FAILED, CREATED, FOUND, PROGRESSING, new_condition, set_condition};
 use super::rolling_update::{self, Limits};
 use super::snapshot::{Roles, Set, Snapshot, spec_of};
-use super::{recreate, revision, scale, status, template_hash};
+use super::{recreate, revision, rollback, scale, status, template_hash};
 use crate::claim::{claim, controller_reference};
 use crate::plan::{Append, Failure, KindRef, Note, Plan, Write, reference_to};
 use crate::selector::Matcher;
@@ -47,14 +47,19 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     progress::note_pause(deployment, &mut draft.status, now);
     draft.number_new();
     if spec_of(deployment).paused == Some(true) {
-        scale::scale_into_room(deployment, &mut draft.roles);
+        scale::scale_into_room(deployment, &mut draft.roles, &snapshot.pods);
         draft.deletions = revision::clean_up(deployment, &draft.roles);
         draft.write_sets(&mut plan);
         draft.tell_only_counts(&mut plan);
         return plan;
     }
+    if let Some(number) = rollback::asked_for(deployment) {
+        draft.write_sets(&mut plan);
+        rollback::roll_back(deployment, &draft.roles, number, &mut plan);
+        return plan;
+    }
     if scale::is_needed(deployment, &draft.roles) {
-        let is_done = scale::scale_into_room(deployment, &mut draft.roles);
+        let is_done = scale::scale_into_room(deployment, &mut draft.roles, &snapshot.pods);
         // Several ReplicaSets of a Recreate Deployment are not scaled but recreated.
         if !is_done || draft.roles.all().any(Set::is_changed) {
             draft.write_sets(&mut plan);

@@ -3,8 +3,8 @@
 //! Rolling back is rolling out an old template: its ReplicaSet is found by that template, becomes the new one and
 //! gets the next number; the numbers it had before are kept in its history.
 
-use super::scale;
 use super::snapshot::{Roles, Set, spec_of};
+use super::{rollback, scale};
 use crate::plan::Write;
 use k8s_openapi::api::apps::v1::Deployment;
 
@@ -16,14 +16,14 @@ pub const HISTORY: &str = "deployment.kubernetes.io/revision-history";
 /// The longest history; the oldest numbers are dropped.
 const LONGEST_HISTORY: usize = 2000;
 
-/// Annotations of a Deployment that its ReplicaSets do not get.
+/// Annotations that Deployments and their ReplicaSets do not take over from each other.
 const NOT_COPIED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     REVISION,
     HISTORY,
     scale::DESIRED,
     scale::MAX,
-    "deprecated.deployment.rollback.to",
+    rollback::ROLLBACK_TO,
 ];
 
 /// The revision of a ReplicaSet; 0 if it has none or it is malformed.
@@ -35,7 +35,7 @@ pub fn of(set: &Set) -> i64 {
 /// all old ones. Changes nothing that is right already.
 pub fn annotate(deployment: &Deployment, set: &mut Set, greatest_old: i64) {
     for (name, value) in deployment.metadata.annotations.iter().flatten() {
-        if !NOT_COPIED.contains(&name.as_str()) && set.annotation(name) != Some(value) {
+        if !stays_with_its_object(name) && set.annotation(name) != Some(value) {
             insert(set, name, value.clone());
         }
     }
@@ -49,6 +49,11 @@ pub fn annotate(deployment: &Deployment, set: &mut Set, greatest_old: i64) {
         insert(set, HISTORY, history);
     }
     insert(set, REVISION, next.to_string());
+}
+
+/// Whether an annotation is the object's own, and not one that describes a revision.
+pub fn stays_with_its_object(name: &str) -> bool {
+    NOT_COPIED.contains(&name)
 }
 
 fn insert(set: &mut Set, name: &str, value: String) {
@@ -79,7 +84,7 @@ pub fn clean_up(deployment: &Deployment, roles: &Roles) -> Vec<Write> {
     let excess = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     old.sort_by(|a, b| of(a).cmp(&of(b)).then(a.age().cmp(&b.age())));
     let deletable = old.into_iter().take(excess).filter(|set| is_unused(set));
-    deletable.map(|set| Write::delete(set.object())).collect()
+    deletable.map(|set| Write::delete_unchanged(set.object())).collect()
 }
 
 fn is_unused(set: &Set) -> bool {

@@ -2,8 +2,12 @@
 
 use super::rolling_update::{self, Limits};
 use super::snapshot::{Roles, Set, wanted};
+use crate::cache::controller_of;
+use crate::pod;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 /// On ReplicaSets: the Deployment's `spec.replicas` when they were last scaled. Where it differs the Deployment was
 /// scaled since.
@@ -56,21 +60,26 @@ pub fn scale(deployment: &Deployment, roles: &mut Roles) {
 }
 
 /// The same, as far as there is room: pods that were told to go away still take some until they are gone. What would
-/// grow too early stays as it is for now. Whether nothing had to wait. (Upstream goes by sizes alone.)
-pub fn scale_into_room(deployment: &Deployment, roles: &mut Roles) -> bool {
+/// grow too early stays as it is for now; `pods` are those that a growing set must not overlap, with Recreate all.
+/// Whether nothing had to wait. (Upstream goes by sizes alone.)
+pub fn scale_into_room(deployment: &Deployment, roles: &mut Roles, pods: &[Arc<Pod>]) -> bool {
     let before = roles.clone();
     scale(deployment, roles);
-    let pods = |roles: &Roles| {
+    let most = |roles: &Roles| {
         roles.all().map(Set::pods_at_most).try_fold(0, |sum: i32, pods| Some(sum.saturating_add(pods?)))
     };
-    let is_room = match (pods(&before), pods(roles)) {
+    let is_room = match (most(&before), most(roles)) {
         (Some(before), Some(after)) => after <= before.max(Limits::of(deployment).most()),
         _ => false,
+    };
+    let is_alone = |set: &Set| {
+        let is_own = |pod: &Pod| controller_of(&pod.metadata).is_some_and(|owner| owner.uid == set.uid());
+        pods.iter().all(|pod| pod::is_finished(pod) || is_own(pod))
     };
     let mut waits = false;
     let sets = roles.old.iter_mut().chain(&mut roles.new);
     for (set, before) in sets.zip(before.old.into_iter().chain(before.new)) {
-        if !is_room && set.size() > before.size() {
+        if set.size() > before.size() && !(is_room && is_alone(set)) {
             *set = before;
             waits = true;
         }
@@ -174,7 +183,6 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::json;
-    use std::sync::Arc;
 
     fn deployment(replicas: i32, surge: i32) -> Deployment {
         serde_json::from_value(json!({
@@ -268,8 +276,28 @@ mod tests {
             "status": status});
         let old = Set::existing(Arc::new(serde_json::from_value(value).unwrap()));
         let mut roles = Roles { new: None, old: vec![old] };
-        assert_eq!(scale_into_room(&deployment(replicas, 0), &mut roles), expected == replicas);
+        assert_eq!(scale_into_room(&deployment(replicas, 0), &mut roles, &[]), expected == replicas);
         assert_eq!(roles.old[0].size(), expected);
+    }
+
+    #[rstest]
+    #[case::its_own("new", "Running", 5)]
+    #[case::of_another_that_ends("old", "Running", 0)]
+    #[case::of_another_that_has_ended("old", "Failed", 5)]
+    fn a_set_does_not_grow_beside_pods_it_must_not_overlap(
+        #[case] owner: &str,
+        #[case] phase: &str,
+        #[case] expected: i32,
+    ) {
+        let value = json!({"metadata": {"name": "new", "uid": "new"}, "spec": {"replicas": 0, "selector": {}},
+            "status": {"replicas": 0}});
+        let new = Set::existing(Arc::new(serde_json::from_value(value).unwrap()));
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": owner,
+            "controller": true});
+        let pod = json!({"metadata": {"ownerReferences": [owner]}, "status": {"phase": phase}});
+        let mut roles = Roles { new: Some(new), old: Vec::new() };
+        scale_into_room(&deployment(5, 0), &mut roles, &[Arc::new(serde_json::from_value(pod).unwrap())]);
+        assert_eq!(roles.new.unwrap().size(), expected);
     }
 
     #[test]
@@ -281,7 +309,7 @@ mod tests {
         };
         let roles = |pods| Roles { new: Some(set("new", 3, 3)), old: vec![set("old", 0, pods)] };
         let scaled = |mut roles: Roles| {
-            let is_done = scale_into_room(&deployment(5, 0), &mut roles);
+            let is_done = scale_into_room(&deployment(5, 0), &mut roles, &[]);
             (is_done, roles.new.unwrap().size())
         };
         assert_eq!(scaled(roles(2)), (false, 3));

@@ -212,7 +212,7 @@ impl Roles {
 }
 
 /// Whether the ReplicaSet has this template, apart from the hash label.
-fn is_template_of(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
+pub fn is_template_of(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
     let Some(own) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else { return false };
     if own.spec != template.spec {
         return false;

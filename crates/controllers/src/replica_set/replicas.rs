@@ -88,7 +88,8 @@ pub fn after_failure<O: Replicated>(snapshot: &Snapshot<O>, failure: &Failure, n
         _ => return Plan::default(),
     };
     let mut plan = Plan::default();
-    if failure.kind != KindRef::of::<Pod>() {
+    // A pod that changed since it was looked at is no failure: it is looked at again.
+    if failure.kind != KindRef::of::<Pod>() || failure.is_conflict() {
         return plan;
     }
     let owner = &*snapshot.owner;
@@ -144,7 +145,8 @@ fn create<O: Replicated>(owner: &O, template: &PodTemplateSpec, regarding: &Arc<
 }
 
 fn delete(pod: &Arc<Pod>, regarding: &Arc<ObjectReference>) -> Write {
-    Write::delete(&**pod)
+    // Upstream names neither uid nor version here.
+    Write::delete_unchanged(&**pod)
         .reporting(Note::normal(regarding, "SuccessfulDelete", "Deleted pod: ").append(Append::Name))
         .reporting_failure(Note::warning(regarding, "FailedDelete", "Error deleting: ").append(Append::Error))
 }

@@ -178,6 +178,36 @@ fn a_rollout_paused_midway_keeps_both_versions_and_shares_out_new_pods() {
     world.settle(ENOUGH, |_| {});
     // 22 may be in all: 10 × 22 / 12 = 18.3 and 2 × 22 / 12 = 3.7.
     assert_eq!(world.images(), BTreeMap::from([("bad".to_owned(), 4), ("v1".to_owned(), 18)]));
+    assert_eq!(
+        reason(&world, "Progressing"),
+        "DeploymentPaused",
+        "a pause is no lack of progress, however long"
+    );
+}
+
+#[test]
+fn a_rollback_by_annotation_is_carried_out_once_and_not_while_paused() {
+    let ask = |deployment: &mut Deployment| {
+        let annotations = deployment.metadata.annotations.get_or_insert_default();
+        annotations.insert("deprecated.deployment.rollback.to".into(), "1".into());
+    };
+    let mut world = created(9, spec(3, 1, 0, "RollingUpdate"));
+    world.apply(|deployment| set_image(deployment, "v2"));
+    world.settle(ENOUGH, |_| {});
+    world.apply(|deployment| {
+        deployment.spec.as_mut().unwrap().paused = Some(true);
+        ask(deployment);
+    });
+    world.settle(ENOUGH, |_| {});
+    assert_eq!(world.images(), BTreeMap::from([("v2".to_owned(), 3)]));
+    world.apply(|deployment| deployment.spec.as_mut().unwrap().paused = None);
+    world.settle(ENOUGH, |world| check_limits(world, 0));
+    assert_complete(&world, 3, "v1");
+    assert_eq!(revisions(&world), BTreeMap::from([(2, 0), (3, 3)]));
+    assert!(world.events.iter().any(|event| event == "Rolled back deployment \"kubia\" to revision 1"));
+    world.apply(|deployment| set_image(deployment, "v3"));
+    world.settle(ENOUGH, |_| {});
+    assert_complete(&world, 3, "v3");
 }
 
 #[test]

@@ -326,7 +326,8 @@ impl World {
         self.plans += 1;
         let mut unseen = Vec::new();
         for write in plan.steps.into_iter().flat_map(|step| step.writes) {
-            let note = write.on_success.clone().filter(|note| note.reason == "ScalingReplicaSet");
+            let is_told = |reason| matches!(reason, "ScalingReplicaSet" | "DeploymentRollback");
+            let note = write.on_success.clone().filter(|note| is_told(note.reason));
             match self.write(write) {
                 Ok(receipt) => {
                     unseen.extend(receipt);
@@ -355,12 +356,20 @@ impl World {
         }
         let revision = self.next_revision();
         if write.kind == KindRef::of::<Deployment>() {
-            let new = write.object::<Deployment>().expect("only the status of a Deployment is written");
+            let new = write.object::<Deployment>().expect("Deployments are put whole");
             let mut current = self.deployments.objects[&write.key].clone();
             if !same_version(&current, new) {
                 return Err(conflict);
             }
-            current.status.clone_from(&new.status);
+            match write.verb {
+                Verb::Update(_) if new.spec != current.spec => {
+                    current.spec.clone_from(&new.spec);
+                    current.metadata.generation =
+                        current.metadata.generation.map(|generation| generation + 1);
+                }
+                Verb::Update(_) => {}
+                _ => current.status.clone_from(&new.status),
+            }
             current.metadata.annotations.clone_from(&new.metadata.annotations);
             return Ok(Some(Unseen::Deployment(self.deployments.put(revision, current))));
         }

@@ -1,13 +1,15 @@
 //! `sagong controllers`: the controllers alone, against any Kubernetes API server.
 
 use crate::cli;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use sagong_controllers::election::{Election, Settings};
+use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Runs them until interrupted. There is no leader election: nobody else may do the same work meanwhile.
+/// Runs them until interrupted, while nobody else does the same work.
 pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
     let kubeconfig = match &options.kubeconfig {
         Some(file) => {
@@ -20,18 +22,49 @@ pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
     let server = config.cluster_url.clone();
     let client = Client::try_from(config).with_context(|| format!("cannot use {server}"))?;
     let version = client.apiserver_version().await.with_context(|| format!("{server} does not answer"))?;
-    println!("Running the controllers against {server} ({}) until interrupted.", version.git_version);
 
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let interrupted = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let mut interrupted = std::pin::pin!(interrupted);
+    let mut election = Election::new(client.clone(), Settings::new(identity()));
+    tokio::select! {
+        () = &mut interrupted => return Ok(()),
+        () = election.acquire(|other| println!("Waiting: {other} runs the controllers against {server}.")) => {}
+    }
+    println!("Running the controllers against {server} ({}) until interrupted.", version.git_version);
+    lead(client, election, interrupted).await
+}
+
+/// Works until interrupted or until the lease is lost; then somebody else may be at work already.
+async fn lead(client: Client, mut election: Election, interrupted: impl Future<Output = ()>) -> Result<()> {
     let shutdown = CancellationToken::new();
     let _stop = shutdown.clone().drop_guard();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let running = sagong_controllers::run(client, Default::default(), shutdown.clone());
     let mut running = std::pin::pin!(running);
+    let lost = "the lease kube-system/kube-controller-manager was lost";
     tokio::select! {
         ended = &mut running => return ended.context("the controllers stopped"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = election.lost() => bail!(lost),
+        () = interrupted => {}
     }
     shutdown.cancel();
-    running.await.context("the controllers stopped")
+    // What is under way is finished, and only by who leads.
+    let ended = tokio::select! {
+        ended = running => ended.context("the controllers stopped"),
+        () = election.lost() => bail!(lost),
+    };
+    election.release().await;
+    ended
+}
+
+/// `host_6f1c…`, as upstream's: no two processes have the same.
+fn identity() -> String {
+    let read =
+        |file: &str| std::fs::read_to_string(file).map(|text| text.trim().to_owned()).unwrap_or_default();
+    format!("{}_{}", read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/uuid"))
 }

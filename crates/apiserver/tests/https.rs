@@ -7,14 +7,6 @@ mod support;
 use kube::{Client, Config};
 use support::{Server, config_map};
 
-async fn client(server: &Server, change: impl FnOnce(&mut Config)) -> Client {
-    let text = std::fs::read_to_string(server.kubeconfig()).unwrap();
-    let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).unwrap();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
-    change(&mut config);
-    Client::try_from(config).unwrap()
-}
-
 fn without_certificate(config: &mut Config) {
     config.auth_info = kube::config::AuthInfo::default();
 }
@@ -30,7 +22,7 @@ async fn get(client: &Client, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn only_health_and_version_are_open_to_strangers() {
     let server = Server::start().await;
-    let stranger = client(&server, without_certificate).await;
+    let stranger = server.https(without_certificate).await;
     for path in ["/livez", "/readyz", "/healthz", "/version", "/readyz?verbose"] {
         assert_eq!(get(&stranger, path).await.0, 200, "{path}");
     }
@@ -38,7 +30,7 @@ async fn only_health_and_version_are_open_to_strangers() {
         let (code, body) = get(&stranger, path).await;
         assert_eq!(code, 401, "{path}: {body}");
     }
-    let admin = client(&server, |_| {}).await;
+    let admin = server.https(|_| {}).await;
     assert_eq!(get(&admin, "/api/v1/pods").await.0, 200);
 }
 
@@ -50,13 +42,13 @@ async fn tokens_identify_and_the_unprivileged_are_told_what_they_may_not() {
             config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..Default::default() };
         }
     };
-    let admin = client(&server, with_token(server.pki.admin_token.clone())).await;
+    let admin = server.https(with_token(server.pki.admin_token.clone())).await;
     assert_eq!(get(&admin, "/api/v1/pods").await.0, 200);
-    let wrong = client(&server, with_token("wrong".into())).await;
+    let wrong = server.https(with_token("wrong".into())).await;
     for path in ["/api/v1/pods", "/version", "/livez"] {
         assert_eq!(get(&wrong, path).await.0, 401, "{path}");
     }
-    let jane = client(&server, with_token("jane".into())).await;
+    let jane = server.https(with_token("jane".into())).await;
     let (code, body) = get(&jane, "/api/v1/namespaces/default/pods").await;
     assert_eq!(code, 403);
     let status: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -79,7 +71,7 @@ async fn a_certificate_of_another_authority_is_not_let_in() {
         &stranger.admin_key_pem,
     );
     std::fs::write(server.kubeconfig(), mixed).unwrap();
-    let client = client(&server, |_| {}).await;
+    let client = server.https(|_| {}).await;
     let request = http::Request::get("/api/v1/pods").body(kube::client::Body::empty()).unwrap();
     assert!(client.send(request).await.is_err());
 }
@@ -93,7 +85,7 @@ async fn large_lists_arrive_whole_through_compression() {
         map["data"]["big"] = serde_json::json!("x".repeat(10_000));
         assert_eq!(server.json("POST", path, &map).await.0, 201);
     }
-    let admin = client(&server, |_| {}).await;
+    let admin = server.https(|_| {}).await;
     let (code, body) = get(&admin, path).await;
     let list: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(40)));

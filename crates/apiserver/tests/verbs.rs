@@ -529,7 +529,7 @@ async fn what_is_stored_survives_a_restart_and_so_do_allocations() {
     };
     let address = "192.0.2.1".parse().unwrap();
     let ip = {
-        let api = support::api(dir.path(), &pki).await;
+        let api = support::api(dir.path(), &pki, Default::default()).await;
         api.bootstrap(address, 6443).await.unwrap();
         let made = services(&api)
             .create(&PostParams::default(), &serde_json::from_value(service.clone()).unwrap())
@@ -540,7 +540,7 @@ async fn what_is_stored_survives_a_restart_and_so_do_allocations() {
     };
     // The store's file is free again once everything that held it has gone.
     let api = loop {
-        match std::panic::AssertUnwindSafe(support::api(dir.path(), &pki)).catch_unwind().await {
+        match std::panic::AssertUnwindSafe(support::api(dir.path(), &pki, Default::default())).catch_unwind().await {
             Ok(api) => break api,
             Err(_) => tokio::task::yield_now().await,
         }

@@ -129,27 +129,20 @@ fn respond(pieces: impl futures::Stream<Item = Result<Bytes, BoxError>> + Send +
 }
 
 /// Subscribes, and lists first when the client begins with the present state.
-async fn open(context: &Context, request: &Request, mut formatter: Formatter) -> Outcome<Stream> {
+async fn open(context: &Context, request: &Request, formatter: Formatter) -> Outcome<Stream> {
     let core = context.core.clone();
     let prefix = request.selection.prefix(&context.resource, context.namespace.as_deref());
-    let mut first = Vec::new();
-    let from = match request.from {
+    let (initial, from) = match request.from {
         Some(from) => {
             let current = core.store.revision();
             if from > current {
                 return Err(Failure::future_version(from, current));
             }
-            from
+            (Vec::new(), from)
         }
         None => {
             let page = core.store.list(&prefix, None, 0).await?;
-            for entry in page.entries.iter().filter(|e| request.selection.matches(&context.resource, e)) {
-                formatter.event(&mut first, "ADDED", &Stored::from(entry));
-            }
-            if request.mark_initial {
-                formatter.bookmark(&mut first, page.revision, true);
-            }
-            page.revision
+            (page.entries, page.revision)
         }
     };
     let watch = core.store.watch(&prefix, from)?;
@@ -161,7 +154,8 @@ async fn open(context: &Context, request: &Request, mut formatter: Formatter) ->
         formatter,
         bookmarks: request.bookmarks,
         told: from,
-        first: (!first.is_empty()).then(|| first.into()),
+        initial: initial.into_iter(),
+        mark_initial: request.mark_initial,
         pending: Vec::new().into_iter(),
         bookmark_tick,
         deadline: Instant::now() + request.timeout,
@@ -177,7 +171,10 @@ struct Stream {
     bookmarks: bool,
     /// The newest revision the client was told of.
     told: Revision,
-    first: Option<Bytes>,
+    /// What there was at the beginning and is still to be sent.
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// The initial events are still to be ended with a bookmark.
+    mark_initial: bool,
     /// Events at hand that are still to be sent.
     pending: std::vec::IntoIter<Event>,
     bookmark_tick: tokio::time::Interval,
@@ -188,8 +185,8 @@ struct Stream {
 impl Stream {
     /// The next piece of the body; None ends it.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
+        if let Some(piece) = self.next_initial() {
+            return Some(piece);
         }
         while !self.ended || self.pending.len() > 0 {
             let mut out = Vec::new();
@@ -216,6 +213,23 @@ impl Stream {
             }
         }
         None
+    }
+
+    /// The next piece of the present state. All of it at once would be 20 MB of 10,000 pods, for each watch.
+    fn next_initial(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        for entry in self.initial.by_ref() {
+            if self.formatter.selection.matches(&self.formatter.resource, &entry) {
+                self.formatter.event(&mut out, "ADDED", &Stored::from(&entry));
+            }
+            if out.len() >= PIECE {
+                return Some(out.into());
+            }
+        }
+        if std::mem::take(&mut self.mark_initial) {
+            self.formatter.bookmark(&mut out, self.told, true);
+        }
+        (!out.is_empty()).then(|| out.into())
     }
 
     /// Writes events up to about the size of a piece. A thousand in one piece would be megabytes, for each watch,

@@ -4,7 +4,7 @@
 use sagong_apiserver::authn::User;
 use sagong_apiserver::pki::Pki;
 use sagong_apiserver::{ApiServer, Config};
-use sagong_store::EmbeddedStore;
+use sagong_store::{EmbeddedStore, Options};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ impl Drop for Server {
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-pub async fn api(dir: &std::path::Path, pki: &Pki) -> ApiServer {
-    let store = EmbeddedStore::open(&dir.join("store.redb")).unwrap();
+pub async fn api(dir: &std::path::Path, pki: &Pki, store: Options) -> ApiServer {
+    let store = EmbeddedStore::open_with(&dir.join("store.redb"), store).unwrap();
     let config = Config {
         store: Arc::new(store),
         kinds: sagong_api::kinds::registry(),
@@ -47,9 +47,13 @@ pub async fn api(dir: &std::path::Path, pki: &Pki) -> ApiServer {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub async fn start_with(store: Options) -> Self {
         let dir = TempDir::new().unwrap();
         let pki = Pki::open(dir.path(), &[], &[]).unwrap();
-        let api = api(dir.path(), &pki).await;
+        let api = api(dir.path(), &pki, store).await;
         let listener = tokio::net::TcpListener::bind((LOOPBACK, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         api.bootstrap("192.0.2.1".parse().unwrap(), address.port()).await.unwrap();
@@ -63,6 +67,15 @@ impl Server {
 
     pub fn client(&self) -> kube::Client {
         self.api.client(User::admin("test"))
+    }
+
+    /// A client with a connection of its own, as its kubeconfig says but for what `change` changes.
+    pub async fn https(&self, change: impl FnOnce(&mut kube::Config)) -> kube::Client {
+        let text = std::fs::read_to_string(self.kubeconfig()).unwrap();
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        change(&mut config);
+        kube::Client::try_from(config).unwrap()
     }
 
     pub fn kubeconfig(&self) -> PathBuf {

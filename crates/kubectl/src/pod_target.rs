@@ -115,6 +115,50 @@ pub(crate) async fn first(
     tokio::time::timeout(patience, wait).await.unwrap_or_else(|_| fail("timed out waiting for the condition"))
 }
 
+/// The pod once `done` of it. It may have been deleted meanwhile: that fails.
+///
+/// # Errors
+/// It takes longer than `patience`, or the server fails.
+pub(crate) async fn until(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    patience: Option<Duration>,
+    done: impl Fn(&Value) -> bool,
+) -> Outcome<Value> {
+    let mapping = context.resource("pods").await?;
+    let (path, collection) = (mapping.object(namespace, name), mapping.collection(namespace));
+    let fields = format!("metadata.name={name}");
+    let wait = async {
+        loop {
+            let pod = context.client().await?.get(&path, &[]).await?;
+            if done(&pod) {
+                return Ok(pod);
+            }
+            let version = text(&pod, "/metadata/resourceVersion");
+            let query: Vec<(String, String)> =
+                [("watch", "true"), ("fieldSelector", fields.as_str()), ("resourceVersion", version)]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .to_vec();
+            let mut events = watch::open(context, &collection, &query, crate::client::JSON).await?;
+            while let Some(Ok(event)) = watch::next(&mut events).await {
+                match event["type"].as_str() {
+                    Some("DELETED") => return fail(format!("pods {} not found", quote(name))),
+                    Some("ERROR") => break,
+                    _ if done(&event["object"]) => return Ok(event["object"].clone()),
+                    _ => {}
+                }
+            }
+        }
+    };
+    match patience {
+        None => wait.await,
+        Some(patience) => tokio::time::timeout(patience, wait)
+            .await
+            .unwrap_or_else(|_| fail("timed out waiting for the condition")),
+    }
+}
+
 /// The pods with these labels, the best first, and the version of the list.
 ///
 /// # Errors

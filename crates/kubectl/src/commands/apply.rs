@@ -32,6 +32,19 @@ pub(crate) const FLAGS: [&[Flag]; 4] = [
     ],
 ];
 
+/// What kubectl says below the conflicts of a server-side apply.
+const CONFLICT: &str = "Please review the fields above--they currently have other managers. Here
+are the ways you can resolve this warning:
+* If you intend to manage all of these fields, please re-run the apply
+  command with the `--force-conflicts` flag.
+* If you do not intend to manage all of the fields, please edit your
+  manifest to remove references to the fields that should keep their
+  current managers.
+* You may co-own fields by updating your manifest to match the existing
+  value; in this case, you'll become the manager if the other manager(s)
+  stop managing the field (remove it from their configuration).
+See https://kubernetes.io/docs/reference/using-api/server-side-apply/#conflicts";
+
 /// Runs it.
 ///
 /// # Errors
@@ -192,45 +205,7 @@ async fn server_side(context: &Context, info: &mut Info, teller: &Teller) -> Out
             "UnsupportedMediaType" => {
                 Failure::Message(format!("Server-side apply not available on the server: ({})", error.text()))
             }
+            "Conflict" => Failure::Message(format!("{}\n{CONFLICT}", error.text())),
             _ => error,
         })
-}
-
-/// The flags of `apply view-last-applied`.
-pub(crate) const VIEW_FLAGS: [&[Flag]; 2] = [
-    &builder::FILES,
-    &[
-        crate::flags::short("output", 'o', Takes::Text, "yaml", "yaml or json"),
-        builder::SELECTOR,
-        builder::ALL,
-    ],
-];
-
-/// `apply view-last-applied`.
-///
-/// # Errors
-/// An object was never applied.
-pub(crate) async fn view(context: &Context) -> Outcome {
-    let mut builder = Builder::new(context, &context.flags.args);
-    builder.empty_selector = context.flags.on("all");
-    builder.latest = true;
-    for info in builder.run(context).await?.all()? {
-        let Some(last) = object::strings(&info.object, "/metadata/annotations").remove(LAST_APPLIED) else {
-            return fail(format!(
-                "no last-applied-configuration annotation found on resource: {}",
-                info.name
-            ));
-        };
-        let value: Value = serde_json::from_str(&last).unwrap_or_default();
-        match context.flags.text("output") {
-            "json" => out(&(serde_json::to_string_pretty(&value).unwrap_or_default() + "\n")),
-            "yaml" | "" => out(&crate::printers::yaml::document(&value)),
-            other => {
-                return Err(context.usage(&format!(
-                    "Unexpected -o output mode: {other}, the flag 'output' must be one of yaml|json"
-                )));
-            }
-        }
-    }
-    Ok(())
 }

@@ -60,8 +60,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let mut why = String::new();
     let mut current = yaml::document(&shown);
     loop {
-        let edited = edit(&format!("{NOTE}{why}{current}"))?;
-        let body: String = edited.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+        let body = by_hand(&current, &why)?;
         if body.trim().is_empty() || body == yaml::document(&shown) {
             out("Edit cancelled, no changes made.\n");
             return Ok(());
@@ -116,6 +115,15 @@ async fn save(context: &Context, infos: &[Info], body: &str) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Lets the user change a text below a note and a reason, both taken out again.
+///
+/// # Errors
+/// The editor fails.
+pub(super) fn by_hand(text: &str, why: &str) -> Outcome<String> {
+    let edited = edit(&format!("{NOTE}{why}{text}"))?;
+    Ok(edited.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect())
 }
 
 /// Lets the user's editor change a text.

@@ -24,6 +24,16 @@ pub(crate) async fn options(_context: &Context) -> Outcome {
     Ok(())
 }
 
+/// Runs `help`.
+///
+/// # Errors
+/// There is no such command.
+pub(crate) async fn help(context: &Context) -> Outcome {
+    let mut args = context.flags.args.clone();
+    args.push("--help".into());
+    Box::pin(super::run(args, &context.name)).await
+}
+
 /// Runs `plugin list`.
 ///
 /// # Errors

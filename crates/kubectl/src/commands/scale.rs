@@ -1,13 +1,13 @@
-//! `scale`, `autoscale`, `cordon`, `uncordon`.
+//! `scale`, `autoscale`.
 
 use crate::builder::{self, Builder, Info};
 use crate::client::JSON;
-use crate::context::{Context, out};
+use crate::context::Context;
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag};
 use crate::object;
 use crate::printers::{DRY_RUN, DryRun, PRINT, Teller};
-use crate::write::{self, MERGE, STRATEGIC};
+use crate::write::{self, MERGE};
 use http::Method;
 use serde_json::json;
 
@@ -168,56 +168,4 @@ pub(crate) async fn autoscale(context: &Context) -> Outcome {
         super::create::generated(context, object, "").await?;
     }
     Ok(())
-}
-
-/// Flags of `cordon` and `uncordon`.
-pub(crate) const CORDON_FLAGS: [&[Flag]; 1] = [&[builder::SELECTOR, DRY_RUN]];
-
-/// Runs `cordon`.
-///
-/// # Errors
-/// What the command line or the server is to blame for.
-pub(crate) async fn cordon(context: &Context) -> Outcome {
-    schedulable(context, false).await
-}
-
-/// Runs `uncordon`.
-///
-/// # Errors
-/// What the command line or the server is to blame for.
-pub(crate) async fn uncordon(context: &Context) -> Outcome {
-    schedulable(context, true).await
-}
-
-async fn schedulable(context: &Context, on: bool) -> Outcome {
-    let flags = &context.flags;
-    let word = if on { "uncordon" } else { "cordon" };
-    if flags.args.is_empty() && flags.text("selector").is_empty() {
-        return Err(context.usage(&format!("USAGE: {word} NODE [flags]")));
-    }
-    let dry_run = DryRun::from_flags(context)?;
-    let mut args = vec!["nodes".to_owned()];
-    args.extend(flags.args.iter().map(|name| name.trim_start_matches("node/").to_owned()));
-    let found = Builder::new(context, &args).run(context).await?;
-    let mut failures = found.failures;
-    for info in found.infos {
-        let now = info.object["spec"]["unschedulable"] != true;
-        let suffix = dry_run.suffix();
-        if now == on {
-            out(&format!("node/{} already {word}ed{suffix}\n", info.name));
-            continue;
-        }
-        if dry_run != DryRun::Client {
-            let body =
-                json!({"spec": {"unschedulable": if on { serde_json::Value::Null } else { true.into() }}});
-            let query =
-                if dry_run == DryRun::Server { vec![("dryRun", "All".to_owned())] } else { Vec::new() };
-            if let Err(error) = write::patch(context, &info, STRATEGIC, &body, &query, "").await {
-                failures.push(error);
-                continue;
-            }
-        }
-        out(&format!("node/{} {word}ed{suffix}\n", info.name));
-    }
-    Failure::aggregate(failures)
 }

@@ -1,15 +1,14 @@
-//! What the server serves and who one is to it: `api-resources`, `api-versions`, `cluster-info`, `version`, `auth`.
+//! What the server serves and who one is to it: `api-resources`, `api-versions`, `version`, `auth`.
 
 use crate::client::JSON;
 use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag, short};
 use crate::mapping::group_versions;
-use crate::object::{self, list, text};
+use crate::object::{list, text};
 use crate::printers::{PRINT, table, yaml};
 use http::Method;
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 
 /// Flags of `api-resources`.
 pub(crate) const RESOURCES_FLAGS: [&[Flag]; 1] = [&[
@@ -100,44 +99,6 @@ pub(crate) async fn versions(context: &Context) -> Outcome {
         .collect();
     names.sort();
     names.iter().for_each(|name| out(&format!("{name}\n")));
-    Ok(())
-}
-
-/// Runs `cluster-info`.
-///
-/// # Errors
-/// The server cannot be reached.
-pub(crate) async fn cluster_info(context: &Context) -> Outcome {
-    let client = context.client().await?;
-    client.get("/version", &[]).await?;
-    let tell = |name: &str, url: &str| {
-        if std::io::stdout().is_terminal() {
-            out(&format!("\x1b[0;32m{name}\x1b[0m is running at \x1b[0;33m{url}\x1b[0m\n"));
-        } else {
-            out(&format!("{name} is running at {url}\n"));
-        }
-    };
-    tell("Kubernetes control plane", &client.server);
-    let query = [("labelSelector", "kubernetes.io/cluster-service=true")];
-    if let Ok(services) = client.get("/api/v1/namespaces/kube-system/services", &query).await {
-        for service in list(&services, "/items") {
-            let name = object::labels(service)
-                .remove("kubernetes.io/name")
-                .unwrap_or_else(|| object::name(service).to_owned());
-            tell(
-                &name,
-                &format!(
-                    "{}/api/v1/namespaces/kube-system/services/{}/proxy",
-                    client.server,
-                    object::name(service)
-                ),
-            );
-        }
-    }
-    out(&format!(
-        "\nTo further debug and diagnose cluster problems, use '{} cluster-info dump'.\n",
-        context.name
-    ));
     Ok(())
 }
 

@@ -1,0 +1,132 @@
+//! `debug`: one more container in a pod that runs.
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, fail, quote};
+use crate::flags::{Flag, Takes, flag, short};
+use crate::object::{self, list, text};
+use crate::pod_target;
+use crate::remote::Session;
+use crate::write::{self, STRATEGIC};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Its flags.
+pub(crate) const FLAGS: [&[Flag]; 1] = [&[
+    flag("arguments-only", Takes::Bool, "false", "What stands behind -- are arguments, not the command"),
+    flag("attach", Takes::Bool, "false", "Attach to the container"),
+    short("container", 'c', Takes::Text, "", "Name of the container"),
+    flag("copy-to", Takes::Text, "", "Not built in"),
+    flag("env", Takes::Array, "[]", "NAME=VALUE"),
+    flag("image", Takes::Text, "", "Image of the container"),
+    flag("image-pull-policy", Takes::Text, "", "Always, IfNotPresent or Never"),
+    flag("profile", Takes::Text, "general", "Unused: what the container may do is as for any other"),
+    short("quiet", 'q', Takes::Bool, "false", "Say less"),
+    short("stdin", 'i', Takes::Bool, "false", "Pass standard input"),
+    flag("target", Takes::Text, "", "Container whose processes are to be seen"),
+    short("tty", 't', Takes::Bool, "false", "With a terminal"),
+]];
+
+/// How long the container may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs it.
+///
+/// # Errors
+/// What the command line or the server is to blame for; the server may have no ephemeral containers.
+pub(crate) async fn run(context: &Context) -> Outcome {
+    let flags = &context.flags;
+    let (targets, command) = flags.args.split_at(flags.dash.unwrap_or(flags.args.len()));
+    if !flags.text("copy-to").is_empty() {
+        return fail("--copy-to is not built in: get the pod as YAML, change it and create it anew");
+    }
+    if flags.text("image").is_empty() {
+        return fail("you must specify --image when not using --copy-to.");
+    }
+    let [target] = targets else {
+        return fail("NAME or TYPE/NAME of one pod is required for debug");
+    };
+    if target.starts_with("node/") || target.starts_with("nodes/") || target.starts_with("no/") {
+        return fail("debugging nodes is not built in: this machine's own shell is nearer");
+    }
+    let wanted = flags.text("target");
+    if !wanted.is_empty() && !flags.on("quiet") {
+        context.err(&format!("Targeting container {}. If you don't see processes from this container it may be because the container runtime doesn't support this feature.\n", quote(wanted)));
+    }
+    let mut info = pod_target::object(context, std::slice::from_ref(target), "debug").await?;
+    if info.mapping.kind != "Pod" {
+        return fail(format!("{} cannot be debugged: only pods can", info.mapping.named()));
+    }
+    let name = match flags.text("container") {
+        "" => {
+            let name = format!("debugger-{}", super::create::workload::suffix());
+            if !flags.on("quiet") {
+                context.err(&format!("Defaulting debug container name to {name}.\n"));
+            }
+            name
+        }
+        given => given.to_owned(),
+    };
+    let mut containers = list(&info.object, "/spec/ephemeralContainers").to_vec();
+    containers.push(container(context, &name, command)?);
+    let body = json!({"spec": {"ephemeralContainers": containers}});
+    let patched = write::patch(context, &info, STRATEGIC, &body, &[], "ephemeralcontainers").await;
+    info.object = patched.map_err(|error| match error.is_not_found() {
+        true => Failure::Message(format!(
+            "ephemeral containers are disabled for this cluster (error from server: {}).",
+            quote(&error.text())
+        )),
+        false => error,
+    })?;
+    if !(flags.on("attach") || !flags.given("attach") && flags.on("stdin")) {
+        return Ok(());
+    }
+    let state = |pod: &Value| {
+        let all = list(pod, "/status/ephemeralContainerStatuses");
+        all.iter().find(|status| status["name"] == name).map(|status| status["state"].clone())
+    };
+    let begun = |pod: &Value| {
+        state(pod).is_some_and(|state| state["running"].is_object() || state["terminated"].is_object())
+    };
+    let (namespace, pod) = (info.namespace.as_str(), info.name.as_str());
+    let pod = pod_target::until(context, namespace, pod, Some(PATIENCE), begun).await?;
+    if let Some(ended) = state(&pod).filter(|state| state["terminated"].is_object()) {
+        return fail(format!(
+            "container {name} has ended already ({}): {} logs {} -c {name}",
+            text(&ended, "/terminated/reason"),
+            context.name,
+            object::name(&pod)
+        ));
+    }
+    super::exec::attach_to(context, &pod, &name, Session::from_flags(context)).await
+}
+
+fn container(context: &Context, name: &str, command: &[String]) -> Outcome<Value> {
+    let flags = &context.flags;
+    let mut container = json!({
+        "name": name, "image": flags.text("image"), "resources": {}, "terminationMessagePolicy": "File",
+    });
+    for (flag, field) in [("stdin", "stdin"), ("tty", "tty")] {
+        if flags.on(flag) {
+            container[field] = true.into();
+        }
+    }
+    for (flag, field) in [("image-pull-policy", "imagePullPolicy"), ("target", "targetContainerName")] {
+        if !flags.text(flag).is_empty() {
+            container[field] = flags.text(flag).into();
+        }
+    }
+    if !command.is_empty() {
+        container[if flags.on("arguments-only") { "args" } else { "command" }] = json!(command);
+    }
+    let mut env = Vec::new();
+    for entry in flags.list("env") {
+        let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return fail(format!("invalid env: {entry}"));
+        };
+        env.push(json!({"name": key, "value": value}));
+    }
+    if !env.is_empty() {
+        container["env"] = env.into();
+    }
+    Ok(container)
+}

@@ -2,12 +2,13 @@
 //!
 //! * [`cluster`]: a cluster for measuring, and what the kernel says about its process;
 //! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes;
-//! * [`api`]: durable writes, watches, lists; [`baseline`]: what the machine itself does in the same run;
+//! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`baseline`]: what the machine itself does in the same run;
 //! * [`report`]: figures against goals.
 
 mod api;
 mod baseline;
 mod cluster;
+mod fan_out;
 mod node;
 mod report;
 mod rollout;

@@ -1,14 +1,15 @@
 //! Deployments on simulated nodes: the whole control plane at work, and no containers.
 
 use crate::cluster::Cluster;
+use crate::fan_out::Watchers;
 use crate::report::{Goal, Report};
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::path::Path;
 use std::pin::pin;
@@ -81,6 +82,7 @@ pub(crate) async fn growth(program: &Path, report: &mut Report) -> Result<()> {
                 "s",
                 Goal::None,
             );
+            crowd(&cluster, &stage, list.items.first().context("no pods")?, report).await?;
         }
         let before = cluster.cpu()?;
         let roll = stage.roll("growth", "kubia:v2").await?;
@@ -88,6 +90,20 @@ pub(crate) async fn growth(program: &Path, report: &mut Report) -> Result<()> {
         report.figure(&format!("{replicas} replicas: rolled"), roll, "s", Goal::None);
         report.figure(&format!("{replicas} replicas: CPU to roll one"), used * per_pod, "ms", Goal::None);
     }
+    Ok(())
+}
+
+/// A thousand watchers of ten thousand pods.
+async fn crowd(cluster: &Cluster, stage: &Stage, pod: &Pod, report: &mut Report) -> Result<()> {
+    let before = cluster.resident()?;
+    let pods = "/api/v1/namespaces/default/pods";
+    let watchers = Watchers::open(&stage.client, pods, &pod.name_any(), 1000, 20).await?;
+    // MB of a thousand are kB of one.
+    let each = cluster.resident()? - before;
+    report.figure("10,000 pods, 1,000 watchers: resident memory of each", each, "kB", Goal::None);
+    let [middle, most] = watchers.told().await?.figures();
+    report.figure("10,000 pods, 1,000 watchers: write to its event, p50", middle, "ms", Goal::None);
+    report.figure("10,000 pods, 1,000 watchers: write to its event, p99", most, "ms", Goal::None);
     Ok(())
 }
 

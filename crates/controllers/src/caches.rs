@@ -1,12 +1,13 @@
 //! The caches of all kinds, and the watches that fill them.
 
 use crate::cache::{Cache, Cached, Key, revision_of};
+use crate::pod::Sketch;
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
@@ -85,8 +86,8 @@ caches! {
     replica_sets: ReplicaSet,
     /// v1 ReplicationControllers.
     replication_controllers: ReplicationController,
-    /// v1 Pods.
-    pods: Pod,
+    /// v1 Pods, as far as controllers need them.
+    pods: Sketch,
     /// v1 Services.
     services: Service,
     /// v1 Endpoints.

@@ -4,7 +4,7 @@
 //! selector and have no controller, and releases those of its own that no longer match. It never touches what
 //! another controller owns.
 
-use crate::cache::controller_of;
+use crate::cache::{Cached, controller_of};
 use crate::plan::{Guard, PatchKind, Step, Write};
 use crate::selector::Matcher;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -35,7 +35,7 @@ pub fn controller_reference<O: TypedObject>(owner: &O) -> OwnerReference {
 
 /// Sorts out `candidates`: objects the owner controls or nobody controls. `may_adopt` is asked for those nobody
 /// controls and that match.
-pub fn claim<O: TypedObject, C: TypedObject>(
+pub fn claim<O: TypedObject, C: Cached>(
     owner: &O,
     selector: &Matcher,
     candidates: impl IntoIterator<Item = Arc<C>>,
@@ -71,7 +71,7 @@ pub fn claim<O: TypedObject, C: TypedObject>(
 }
 
 /// Gone meanwhile: nothing to adopt.
-fn adopt<O: TypedObject, C: TypedObject>(owner: &O, object: &C) -> Write {
+fn adopt<O: TypedObject, C: Cached>(owner: &O, object: &C) -> Write {
     let body = json!({"metadata": {
         "ownerReferences": [controller_reference(owner)],
         "uid": uid(object.metadata()),
@@ -80,7 +80,7 @@ fn adopt<O: TypedObject, C: TypedObject>(owner: &O, object: &C) -> Write {
 }
 
 /// Gone meanwhile, or another object of that name: nothing to release.
-fn release<C: TypedObject>(object: &C, owner: &str) -> Write {
+fn release<C: Cached>(object: &C, owner: &str) -> Write {
     let body = json!({"metadata": {
         "ownerReferences": [{"$patch": "delete", "uid": owner}],
         "uid": uid(object.metadata()),

@@ -7,13 +7,15 @@ use crate::cache::Key;
 use crate::caches::Caches;
 use crate::claim::controller_reference;
 use crate::plan::{Plan, Write};
+use crate::pod::{self, Sketch};
 use crate::runner::{self, Watch};
-use crate::{pod, service};
+use crate::service;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// On a slice: the name of its service.
@@ -37,7 +39,7 @@ pub struct Snapshot {
     /// The service, if it exists.
     pub service: Option<Arc<Service>>,
     /// The pods it selects.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<Sketch>>,
     /// The slices kept here for a service of that name.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The zone of each node that has one.
@@ -130,7 +132,7 @@ fn belongs_to(slice: &EndpointSlice, service: &Service) -> bool {
 fn desired(service: &Service, snapshot: &Snapshot) -> Vec<(Vec<EndpointPort>, Vec<Endpoint>)> {
     let mut groups: Vec<(Vec<EndpointPort>, Vec<Endpoint>)> = Vec::new();
     for pod in &snapshot.pods {
-        let Some(address) = service::address(pod).filter(|_| !pod::is_finished(pod)) else { continue };
+        let Some(address) = pod.address.filter(|_| !pod::is_finished(pod)) else { continue };
         let ports = ports(service, pod);
         let endpoint = endpoint(service, pod, address, &snapshot.zones);
         match groups.iter_mut().find(|(of_group, _)| *of_group == ports) {
@@ -141,7 +143,7 @@ fn desired(service: &Service, snapshot: &Snapshot) -> Vec<(Vec<EndpointPort>, Ve
     groups
 }
 
-fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+fn ports(service: &Service, pod: &Sketch) -> Vec<EndpointPort> {
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
         Some(EndpointPort {
             name: Some(port.name.clone().unwrap_or_default()),
@@ -154,13 +156,13 @@ fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
 }
 
 /// A terminating pod is never ready, so that no new connection goes there, but says whether it still serves.
-fn endpoint(service: &Service, pod: &Pod, address: &str, zones: &HashMap<String, String>) -> Endpoint {
+fn endpoint(service: &Service, pod: &Sketch, address: Ipv4Addr, zones: &HashMap<String, String>) -> Endpoint {
     let serving = pod::is_ready(pod);
     let terminating = pod::is_terminating(pod);
     let ready = service::publishes_not_ready(service) || (serving && !terminating);
     let node = Some(pod::node_name(pod)).filter(|node| !node.is_empty());
     Endpoint {
-        addresses: vec![address.to_owned()],
+        addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions {
             ready: Some(ready),
             serving: Some(serving),
@@ -313,6 +315,7 @@ fn new_slice(service: &Service, labels: BTreeMap<String, String>, draft: Draft) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::{NamedPort, Template};
     use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::{Value, json};
@@ -328,7 +331,7 @@ mod tests {
         Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": all})).unwrap())
     }
 
-    fn pod(index: usize, ready: bool, terminating: bool) -> Arc<Pod> {
+    fn pod(index: usize, ready: bool, terminating: bool) -> Arc<Sketch> {
         let deletion = terminating.then_some("2024-01-01T00:00:00Z");
         Arc::new(
             serde_json::from_value(json!({
@@ -342,11 +345,11 @@ mod tests {
         )
     }
 
-    fn pods(range: std::ops::Range<usize>) -> Vec<Arc<Pod>> {
+    fn pods(range: std::ops::Range<usize>) -> Vec<Arc<Sketch>> {
         range.map(|index| pod(index, true, false)).collect()
     }
 
-    fn snapshot(service: Arc<Service>, pods: Vec<Arc<Pod>>, slices: Vec<Arc<EndpointSlice>>) -> Snapshot {
+    fn snapshot(service: Arc<Service>, pods: Vec<Arc<Sketch>>, slices: Vec<Arc<EndpointSlice>>) -> Snapshot {
         let zones = HashMap::from([("node".to_owned(), "here".to_owned())]);
         Snapshot { key: Key::new("default", "kubia"), service: Some(service), pods, slices, zones }
     }
@@ -377,7 +380,7 @@ mod tests {
         (slices, counts)
     }
 
-    fn converged(pods: Vec<Arc<Pod>>) -> Vec<Arc<EndpointSlice>> {
+    fn converged(pods: Vec<Arc<Sketch>>) -> Vec<Arc<EndpointSlice>> {
         apply(&plan(&snapshot(service(json!({})), pods, Vec::new())), Vec::new()).0
     }
 
@@ -456,10 +459,10 @@ mod tests {
 
     #[test]
     fn pods_without_address_or_that_have_ended_are_left_out() {
-        let mut starting = Pod::clone(&pod(1, false, false));
-        starting.status.as_mut().unwrap().pod_ip = None;
-        let mut ended = Pod::clone(&pod(2, false, false));
-        ended.status.as_mut().unwrap().phase = Some("Failed".into());
+        let mut starting = Sketch::clone(&pod(1, false, false));
+        starting.address = None;
+        let mut ended = Sketch::clone(&pod(2, false, false));
+        ended.phase = "Failed";
         let slices = converged(vec![pod(0, true, false), Arc::new(starting), Arc::new(ended)]);
         assert_eq!(slices[0].endpoints.len(), 1);
     }
@@ -467,9 +470,9 @@ mod tests {
     #[test]
     fn pods_whose_named_port_differs_are_in_different_slices() {
         let with_port = |index: usize, port: i32| {
-            let mut pod = Pod::clone(&pod(index, true, false));
-            let containers = json!([{"name": "c", "ports": [{"name": "http", "containerPort": port}]}]);
-            pod.spec.as_mut().unwrap().containers = serde_json::from_value(containers).unwrap();
+            let mut pod = Sketch::clone(&pod(index, true, false));
+            let port = NamedPort { name: "http".into(), protocol: "TCP".into(), number: port };
+            pod.template = Arc::new(Template { ports: vec![port], ..Template::default() });
             Arc::new(pod)
         };
         let service = service(json!({"ports": [{"port": 80, "targetPort": "http"}]}));

@@ -3,11 +3,12 @@
 use crate::cache::Key;
 use crate::caches::Caches;
 use crate::plan::{Plan, Write};
+use crate::pod::{self, Sketch};
 use crate::runner::{self, Watch};
-use crate::{pod, service};
+use crate::service;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort,
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service, ServicePort,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ pub struct Snapshot {
     /// The service, if it exists.
     pub service: Option<Arc<Service>>,
     /// The pods it selects.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<Sketch>>,
     /// The Endpoints of that name.
     pub current: Option<Arc<Endpoints>>,
 }
@@ -124,12 +125,12 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
 type Port = (Option<String>, i32, String, Option<String>);
 
 /// Ready and not ready addresses that have the same ports are one subset.
-fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
+fn subsets(service: &Service, pods: &[Arc<Sketch>]) -> Vec<EndpointSubset> {
     let mut groups: BTreeMap<Vec<Port>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
     let publish_all = service::publishes_not_ready(service);
     for pod in pods {
         let is_listed = !pod::is_finished(pod) && (publish_all || !pod::is_terminating(pod));
-        let Some(ip) = service::address(pod).filter(|_| is_listed) else { continue };
+        let Some(ip) = pod.address.filter(|_| is_listed) else { continue };
         let mut ports: Vec<Port> =
             service::ports(service).iter().filter_map(|port| resolve(port, pod)).collect();
         ports.sort();
@@ -138,7 +139,7 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
             continue;
         }
         let address = EndpointAddress {
-            ip: ip.to_owned(),
+            ip: ip.to_string(),
             hostname: service::hostname(service, pod),
             node_name: Some(pod::node_name(pod).to_owned()).filter(|node| !node.is_empty()),
             target_ref: Some(service::target_reference(pod)),
@@ -149,7 +150,7 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     groups.into_iter().map(|(ports, (ready, not_ready))| subset(ports, ready, not_ready)).collect()
 }
 
-fn resolve(port: &ServicePort, pod: &Pod) -> Option<Port> {
+fn resolve(port: &ServicePort, pod: &Sketch) -> Option<Port> {
     let number = service::target_port(port, pod)?;
     let name = port.name.clone().filter(|name| !name.is_empty());
     Some((name, number, service::protocol(port).to_owned(), port.app_protocol.clone()))
@@ -216,7 +217,7 @@ mod tests {
         )
     }
 
-    fn pod(ip: &str, ready: bool, terminating: bool) -> Arc<Pod> {
+    fn pod(ip: &str, ready: bool, terminating: bool) -> Arc<Sketch> {
         let deletion = terminating.then_some("2024-01-01T00:00:00Z");
         let ready = if ready { "True" } else { "False" };
         Arc::new(

@@ -1,6 +1,6 @@
 //! What a controller wants done, as a value: writes in order, the events to report, and when to look again.
 
-use crate::cache::Key;
+use crate::cache::{Cached, Key};
 use jiff::Timestamp;
 use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -200,17 +200,17 @@ impl Write {
     }
 
     /// Patches the object.
-    pub fn patch<K: TypedObject>(object: &K, kind: PatchKind, body: Value) -> Self {
+    pub fn patch<K: Cached>(object: &K, kind: PatchKind, body: Value) -> Self {
         Self::new::<K>(object.metadata(), Verb::Patch(kind, body))
     }
 
     /// Patches the status.
-    pub fn patch_status<K: TypedObject>(object: &K, kind: PatchKind, body: Value) -> Self {
+    pub fn patch_status<K: Cached>(object: &K, kind: PatchKind, body: Value) -> Self {
         Self::new::<K>(object.metadata(), Verb::PatchStatus(kind, body))
     }
 
     /// Deletes this very object (by uid), with its own grace period. That it is already gone counts as success.
-    pub fn delete<K: TypedObject>(object: &K) -> Self {
+    pub fn delete<K: Cached>(object: &K) -> Self {
         let deletion = Deletion { uid: object.metadata().uid.clone(), ..Deletion::default() };
         Self::new::<K>(object.metadata(), Verb::Delete(deletion)).tolerating(&[404])
     }
@@ -218,7 +218,7 @@ impl Write {
     /// The same, only if nobody has changed the object since it was read: what a user has just taken aside, or another
     /// instance of the controllers has just found a use for, is not deleted on old news. Otherwise a conflict: look
     /// again.
-    pub fn delete_unchanged<K: TypedObject>(object: &K) -> Self {
+    pub fn delete_unchanged<K: Cached>(object: &K) -> Self {
         let mut write = Self::delete(object);
         if let Verb::Delete(deletion) = &mut write.verb {
             deletion.resource_version.clone_from(&object.metadata().resource_version);
@@ -338,7 +338,7 @@ impl Note {
 }
 
 /// The reference to an object that events about it carry.
-pub fn reference_to<K: TypedObject>(object: &K) -> Arc<ObjectReference> {
+pub fn reference_to<K: Cached>(object: &K) -> Arc<ObjectReference> {
     let meta = object.metadata();
     Arc::new(ObjectReference {
         api_version: Some(K::API_VERSION.to_owned()),

@@ -2,11 +2,10 @@
 
 use crate::cache::{Change, Key};
 use crate::caches::Caches;
-use crate::pod;
-use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Pod, Service, ServicePort};
+use crate::pod::{self, NamedPort, Sketch};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// Marks the endpoints of a headless service, which proxies leave alone.
@@ -26,7 +25,7 @@ pub fn selects(selector: &BTreeMap<String, String>, labels: Option<&BTreeMap<Str
 }
 
 /// The pods the service selects, in order of name.
-pub fn pods_of(caches: &Caches, service: &Service) -> Vec<Arc<Pod>> {
+pub fn pods_of(caches: &Caches, service: &Service) -> Vec<Arc<Sketch>> {
     let Some(selector) = selector(service) else { return Vec::new() };
     let mut pods = caches.pods.in_namespace(service.metadata.namespace.as_deref().unwrap_or_default());
     pods.retain(|pod| selects(selector, pod.metadata.labels.as_ref()));
@@ -34,7 +33,7 @@ pub fn pods_of(caches: &Caches, service: &Service) -> Vec<Arc<Pod>> {
 }
 
 /// Wakes the services that select the pod before or after a change that can show in endpoints.
-pub fn wake_services(caches: &Caches, change: &Change<Pod>, wake: &mut dyn FnMut(Key)) {
+pub fn wake_services(caches: &Caches, change: &Change<Sketch>, wake: &mut dyn FnMut(Key)) {
     if let (Some(old), Some(new)) = (&change.old, &change.new)
         && !shows_in_endpoints(old, new)
     {
@@ -49,16 +48,15 @@ pub fn wake_services(caches: &Caches, change: &Change<Pod>, wake: &mut dyn FnMut
     }
 }
 
-fn shows_in_endpoints(old: &Pod, new: &Pod) -> bool {
-    let hostname = |pod: &Pod| pod.spec.as_ref().map(|spec| (spec.hostname.clone(), spec.subdomain.clone()));
+fn shows_in_endpoints(old: &Sketch, new: &Sketch) -> bool {
     pod::is_ready(old) != pod::is_ready(new)
         || pod::is_terminating(old) != pod::is_terminating(new)
         || pod::is_finished(old) != pod::is_finished(new)
-        || address(old) != address(new)
-        || pod::node_name(old) != pod::node_name(new)
+        || old.address != new.address
+        || old.node != new.node
         || old.metadata.labels != new.metadata.labels
         || old.metadata.uid != new.metadata.uid
-        || hostname(old) != hostname(new)
+        || old.template != new.template
 }
 
 /// Whether the service has no address of its own.
@@ -82,43 +80,28 @@ pub fn protocol(port: &ServicePort) -> &str {
     port.protocol.as_deref().unwrap_or("TCP")
 }
 
-/// The IPv4 address of the pod, once it has one.
-pub fn address(pod: &Pod) -> Option<&str> {
-    let status = pod.status.as_ref()?;
-    let listed = status.pod_ips.iter().flatten().map(|entry| entry.ip.as_str());
-    listed.chain(status.pod_ip.as_deref()).find(|address| address.parse::<Ipv4Addr>().is_ok())
-}
-
 /// The number the service's port has in this pod: a named target port is looked up among the container ports of
 /// that protocol. None if the pod has no such port.
-pub fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
+pub fn target_port(port: &ServicePort, pod: &Sketch) -> Option<i32> {
     let name = match &port.target_port {
         None | Some(IntOrString::Int(0)) => return Some(port.port),
         Some(IntOrString::Int(number)) => return Some(*number),
         Some(IntOrString::String(name)) if name.is_empty() => return Some(port.port),
         Some(IntOrString::String(name)) => name,
     };
-    let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let mut ports =
-        spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let is_it = |candidate: &&ContainerPort| {
-        candidate.name.as_ref() == Some(name)
-            && candidate.protocol.as_deref().unwrap_or("TCP") == protocol(port)
-    };
-    ports.find(is_it).map(|found| found.container_port)
+    let is_it = |candidate: &&NamedPort| candidate.name == *name && candidate.protocol == protocol(port);
+    pod.template.ports.iter().find(is_it).map(|found| found.number)
 }
 
 /// The host name under which the service's DNS knows the pod.
-pub fn hostname(service: &Service, pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let is_governed = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
-    spec.hostname.clone().filter(|hostname| is_governed && !hostname.is_empty())
+pub fn hostname(service: &Service, pod: &Sketch) -> Option<String> {
+    let template = &pod.template;
+    let is_governed = template.subdomain.is_some() && template.subdomain == service.metadata.name;
+    template.hostname.clone().filter(|hostname| is_governed && !hostname.is_empty())
 }
 
 /// The reference from an endpoint to its pod.
-pub fn target_reference(pod: &Pod) -> ObjectReference {
+pub fn target_reference(pod: &Sketch) -> ObjectReference {
     ObjectReference {
         kind: Some("Pod".to_owned()),
         namespace: pod.metadata.namespace.clone(),

@@ -3,9 +3,11 @@
 use crate::api::Api;
 use crate::ground::Ground;
 use k8s_openapi::Resource;
+use k8s_openapi::api::core::v1::Pod;
 use sagong_api::kind::TypedObject;
-use sagong_controllers::cache::Cache;
+use sagong_controllers::cache::{Cache, Cached};
 use sagong_controllers::caches::Caches;
+use sagong_controllers::pod::Sketch;
 use std::sync::Arc;
 
 /// Steps an event is held back at most.
@@ -95,12 +97,14 @@ pub(crate) trait Feed {
     fn deliver(&mut self, ground: &mut Ground, caches: &Caches, forgets_deletions: bool);
 }
 
-struct Of<K> {
+/// Objects of kind `K`, of which the cache keeps a `C`.
+struct Of<K, C> {
     cursor: Cursor,
-    cache: fn(&Caches) -> &Arc<Cache<K>>,
+    cache: fn(&Caches) -> &Arc<Cache<C>>,
+    keep: fn(&K) -> C,
 }
 
-impl<K: TypedObject + Resource> Feed for Of<K> {
+impl<K: TypedObject + Resource, C: Cached> Feed for Of<K, C> {
     fn cursor(&mut self) -> &mut Cursor {
         &mut self.cursor
     }
@@ -116,7 +120,7 @@ impl<K: TypedObject + Resource> Feed for Of<K> {
     fn list(&mut self, api: &Api, caches: &Caches) {
         let cache = (self.cache)(caches);
         let floor = cache.written();
-        cache.replace(api.list::<K>().cloned().collect(), floor);
+        cache.replace(api.list::<K>().map(self.keep).collect(), floor);
         self.cursor.position = api.table(K::URL_PATH_SEGMENT).log.len();
     }
 
@@ -130,16 +134,21 @@ impl<K: TypedObject + Resource> Feed for Of<K> {
         for event in &ground.api.table(K::URL_PATH_SEGMENT).log[range] {
             let Some(object) = event.object.as_any().downcast_ref::<K>() else { continue };
             match event.deleted {
-                false => cache.upsert(object.clone()),
+                false => cache.upsert((self.keep)(object)),
                 true if forgets_deletions => {}
-                true => cache.remove(object),
+                true => cache.remove(&(self.keep)(object)),
             }
         }
     }
 }
 
 fn of<K: TypedObject + Resource>(cache: fn(&Caches) -> &Arc<Cache<K>>) -> Box<dyn Feed> {
-    Box::new(Of { cursor: Cursor::new(K::URL_PATH_SEGMENT), cache })
+    Box::new(Of { cursor: Cursor::new(K::URL_PATH_SEGMENT), cache, keep: K::clone })
+}
+
+fn pods() -> Box<dyn Feed> {
+    let keep = |pod: &Pod| Sketch::from(pod);
+    Box::new(Of { cursor: Cursor::new(Pod::URL_PATH_SEGMENT), cache: |caches| &caches.pods, keep })
 }
 
 /// A watch for every cache the controllers use.
@@ -148,7 +157,7 @@ pub(crate) fn all() -> Vec<Box<dyn Feed>> {
         of(|caches| &caches.deployments),
         of(|caches| &caches.replica_sets),
         of(|caches| &caches.replication_controllers),
-        of(|caches| &caches.pods),
+        pods(),
         of(|caches| &caches.services),
         of(|caches| &caches.endpoints),
         of(|caches| &caches.endpoint_slices),

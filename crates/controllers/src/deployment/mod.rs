@@ -20,13 +20,12 @@ pub mod template_hash;
 use crate::cache::{Change, Key, controller_of};
 use crate::caches::Caches;
 use crate::plan::{Failure, Plan};
-use crate::pod;
+use crate::pod::{self, Sketch};
 use crate::runner::{self, Watch};
 use crate::selector::Matcher;
 use jiff::Timestamp;
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use snapshot::Snapshot;
 
 /// The Deployment controller.
@@ -86,7 +85,7 @@ fn wake_owners(caches: &Caches, change: &Change<ReplicaSet>, wake: &mut dyn FnMu
 }
 
 /// The Recreate strategy waits for the last old pod to go.
-fn wake_when_old_pods_are_gone(caches: &Caches, change: &Change<Pod>, wake: &mut dyn FnMut(Key)) {
+fn wake_when_old_pods_are_gone(caches: &Caches, change: &Change<Sketch>, wake: &mut dyn FnMut(Key)) {
     let Some(old) = &change.old else { return };
     let is_over = change.new.as_ref().is_none_or(|pod| pod::is_finished(pod) && !pod::is_finished(old));
     let Some(owner) = controller_of(&old.metadata).filter(|owner| is_over && owner.kind == ReplicaSet::KIND)

@@ -2,9 +2,8 @@
 
 use super::snapshot::{Roles, spec_of};
 use crate::cache::controller_of;
-use crate::pod;
+use crate::pod::{self, Sketch};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
 
 /// Whether this is the Deployment's strategy.
@@ -16,9 +15,10 @@ pub fn is_strategy_of(deployment: &Deployment) -> bool {
 /// Whether a new pod has to wait: an old ReplicaSet still has its size or may still be creating pods, as its controller
 /// has not seen that it was scaled down, or an old pod has not ended yet. A pod that is being deleted counts until it is
 /// gone.
-pub fn has_old_pods(roles: &Roles, pods: &[Arc<Pod>]) -> bool {
+pub fn has_old_pods(roles: &Roles, pods: &[Arc<Sketch>]) -> bool {
     let new = roles.new.as_ref().map(|new| new.uid());
-    let is_old = |pod: &&Arc<Pod>| controller_of(&pod.metadata).is_some_and(|owner| Some(&*owner.uid) != new);
+    let is_old =
+        |pod: &&Arc<Sketch>| controller_of(&pod.metadata).is_some_and(|owner| Some(&*owner.uid) != new);
     roles.old.iter().any(|set| set.size_before() > 0 || set.pods_at_most() != Some(0))
         || pods.iter().filter(is_old).any(|pod| !pod::is_finished(pod))
 }

@@ -3,9 +3,8 @@
 use super::rolling_update::{self, Limits};
 use super::snapshot::{Roles, Set, wanted};
 use crate::cache::controller_of;
-use crate::pod;
+use crate::pod::{self, Sketch};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -62,7 +61,7 @@ pub fn scale(deployment: &Deployment, roles: &mut Roles) {
 /// The same, as far as there is room: pods that were told to go away still take some until they are gone. What would
 /// grow too early stays as it is for now; `pods` are those that a growing set must not overlap, with Recreate all.
 /// Whether nothing had to wait. (Upstream goes by sizes alone.)
-pub fn scale_into_room(deployment: &Deployment, roles: &mut Roles, pods: &[Arc<Pod>]) -> bool {
+pub fn scale_into_room(deployment: &Deployment, roles: &mut Roles, pods: &[Arc<Sketch>]) -> bool {
     let before = roles.clone();
     scale(deployment, roles);
     let most = |roles: &Roles| {
@@ -73,7 +72,7 @@ pub fn scale_into_room(deployment: &Deployment, roles: &mut Roles, pods: &[Arc<P
         _ => false,
     };
     let is_alone = |set: &Set| {
-        let is_own = |pod: &Pod| controller_of(&pod.metadata).is_some_and(|owner| owner.uid == set.uid());
+        let is_own = |pod: &Sketch| controller_of(&pod.metadata).is_some_and(|owner| owner.uid == set.uid());
         pods.iter().all(|pod| pod::is_finished(pod) || is_own(pod))
     };
     let mut waits = false;

@@ -3,10 +3,11 @@
 use super::{recreate, revision, template_hash};
 use crate::cache::Key;
 use crate::caches::Caches;
+use crate::pod::Sketch;
 use crate::selector::Matcher;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub struct Snapshot {
     /// The ReplicaSets it controls, and those that match and that nobody controls.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
     /// With the Recreate strategy: the pods of its ReplicaSets, as it waits for the old ones to go.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<Sketch>>,
     /// The ReplicaSet that already has the name a new one would get, whosever it is.
     pub namesake: Option<Arc<ReplicaSet>>,
 }

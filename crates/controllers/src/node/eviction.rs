@@ -6,10 +6,10 @@ use super::{disruption, full_name, taints};
 use crate::cache::{Change, Key};
 use crate::caches::Caches;
 use crate::plan::{Note, PatchKind, Plan, Write, reference_to};
-use crate::pod;
+use crate::pod::{self, Sketch};
 use crate::runner::{self, Watch};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ type Seen = Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>;
 /// What a plan depends on.
 pub struct Snapshot {
     /// The pod.
-    pub pod: Arc<Pod>,
+    pub pod: Arc<Sketch>,
     /// The `NoExecute` taints of its node, and since when they are there.
     pub taints: Vec<(Taint, Timestamp)>,
 }
@@ -82,8 +82,8 @@ fn drastic(node: &Node) -> impl Iterator<Item = &Taint> {
     taints(node).iter().filter(|taint| taint.effect == NO_EXECUTE)
 }
 
-fn tolerated(pod: &Pod) -> (&str, Option<&Vec<Toleration>>) {
-    (pod::node_name(pod), pod.spec.as_ref().and_then(|spec| spec.tolerations.as_ref()))
+fn tolerated(pod: &Sketch) -> (&str, &[Toleration]) {
+    (pod::node_name(pod), &pod.template.tolerations)
 }
 
 /// Remembers the `NoExecute` taints of a node. Whether they have changed.
@@ -132,8 +132,8 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
 
 /// When the pod must go; none if it may stay. Of the tolerations of a taint the shortest counts, and of the taints
 /// the one whose time is over first. A taint at 10:00 tolerated for 300 and for 60 s: at 10:01.
-fn deadline(pod: &Pod, taints: &[(Taint, Timestamp)]) -> Option<Timestamp> {
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+fn deadline(pod: &Sketch, taints: &[(Taint, Timestamp)]) -> Option<Timestamp> {
+    let tolerations = &pod.template.tolerations;
     let deadline = |(taint, since): &(Taint, Timestamp)| {
         let matching: Vec<&Toleration> = tolerations.iter().filter(|t| tolerates(t, taint)).collect();
         if matching.is_empty() {
@@ -175,7 +175,7 @@ mod tests {
         Taint { key: key.into(), value: Some("v".into()), effect: NO_EXECUTE.into(), time_added: None }
     }
 
-    fn pod(tolerations: Value) -> Arc<Pod> {
+    fn pod(tolerations: Value) -> Arc<Sketch> {
         Arc::new(
             serde_json::from_value(json!({
                 "metadata": {"name": "a", "namespace": "default", "uid": "u"},

@@ -5,10 +5,10 @@ use super::{condition, full_name, is_ready, taints};
 use crate::cache::{Change, Key};
 use crate::caches::Caches;
 use crate::plan::{Note, PatchKind, Plan, Write, reference_to};
-use crate::pod;
+use crate::pod::{self, Sketch};
 use crate::runner::{self, Watch};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Snapshot {
     /// Whether any node of the cluster is ready.
     pub any_ready: bool,
     /// If it is not ready: the pods on it that count as ready.
-    pub ready_pods: Vec<Arc<Pod>>,
+    pub ready_pods: Vec<Arc<Sketch>>,
 }
 
 impl Controller {
@@ -90,7 +90,7 @@ fn wake_nodes(change: &Change<Node>, caches: &Caches, wake: &mut dyn FnMut(Key))
     }
 }
 
-fn ready_pods(caches: &Caches, node: &str) -> Vec<Arc<Pod>> {
+fn ready_pods(caches: &Caches, node: &str) -> Vec<Arc<Sketch>> {
     let mut pods = caches.pods.list();
     pods.retain(|pod| pod::node_name(pod) == node && pod::is_ready(pod));
     pods
@@ -166,13 +166,13 @@ fn give_up(node: &Node, now: Timestamp) -> Option<Write> {
 
 /// Takes the pods of a node that is not ready out of service. Pods that became ready later are left alone: their
 /// kubelet must be alive after all.
-fn take_out(node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> Vec<Write> {
+fn take_out(node: &Node, pods: &[Arc<Sketch>], now: Timestamp) -> Vec<Write> {
     let Some(ready) = condition(node, "Ready").filter(|ready| ready.status != "True") else {
         return Vec::new();
     };
     let since = ready.last_transition_time.as_ref().map_or(now, |time| time.0);
-    let was_before = |pod: &&Arc<Pod>| pod::ready_since(pod).is_none_or(|ready| ready <= since);
-    let write = |pod: &Arc<Pod>| {
+    let was_before = |pod: &&Arc<Sketch>| pod::ready_since(pod).is_none_or(|ready| ready <= since);
+    let write = |pod: &Arc<Sketch>| {
         tracing::debug!(pod = full_name(pod), "not ready, as its node is not");
         let not_ready = json!({"type": "Ready", "status": "False", "lastTransitionTime": Time(now)});
         let body = json!({
@@ -217,7 +217,7 @@ mod tests {
         )
     }
 
-    fn pod(name: &str, ready_since: i64) -> Arc<Pod> {
+    fn pod(name: &str, ready_since: i64) -> Arc<Sketch> {
         let ready =
             json!({"type": "Ready", "status": "True", "lastTransitionTime": at(ready_since).to_string()});
         Arc::new(

@@ -12,7 +12,8 @@ pub mod lifecycle;
 pub mod pod_gc;
 pub mod taints;
 
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, Taint};
+use crate::pod::Sketch;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Its condition of this type.
@@ -32,7 +33,7 @@ pub fn taints(node: &Node) -> &[Taint] {
 }
 
 /// `namespace/name`.
-fn full_name(pod: &Pod) -> String {
+fn full_name(pod: &Sketch) -> String {
     let meta = &pod.metadata;
     format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }

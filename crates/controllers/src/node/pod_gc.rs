@@ -5,7 +5,7 @@ use super::disruption;
 use crate::cache::Key;
 use crate::caches::Caches;
 use crate::plan::{Deletion, KindRef, PatchKind, Plan, Step, Verb, Write};
-use crate::pod;
+use crate::pod::{self, Sketch};
 use crate::runner::{self, Watch};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -32,11 +32,11 @@ pub struct Controller {
 #[derive(Default)]
 pub struct Snapshot {
     /// The finished pods.
-    pub finished: Vec<Arc<Pod>>,
+    pub finished: Vec<Arc<Sketch>>,
     /// Pods on nodes that do not exist, and since when each node is missing.
-    pub orphaned: Vec<(Arc<Pod>, Timestamp)>,
+    pub orphaned: Vec<(Arc<Sketch>, Timestamp)>,
     /// Pods being deleted that were never bound to a node.
-    pub unbound: Vec<Arc<Pod>>,
+    pub unbound: Vec<Arc<Sketch>>,
 }
 
 impl Controller {
@@ -72,7 +72,7 @@ impl runner::Controller for Controller {
         let caches = watch.caches();
         let all = watch.caches();
         watch.on_later(&caches.pods, PAUSE, move |change, wake| {
-            let is_candidate = |pod: &Pod| match pod::node_name(pod) {
+            let is_candidate = |pod: &Sketch| match pod::node_name(pod) {
                 "" => pod::is_terminating(pod) || pod::is_finished(pod),
                 node => pod::is_finished(pod) || all.nodes.get(&Key::new("", node)).is_none(),
             };
@@ -117,7 +117,7 @@ impl runner::Controller for Controller {
 /// Deletes what nobody will: without grace, as nobody is there to end it gracefully.
 pub fn plan(snapshot: &Snapshot, kept: usize, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let mut finished: Vec<&Arc<Pod>> = snapshot.finished.iter().collect();
+    let mut finished: Vec<&Arc<Sketch>> = snapshot.finished.iter().collect();
     finished.sort_by_key(|pod| {
         (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), Key::of(&pod.metadata))
     });
@@ -143,14 +143,14 @@ pub fn plan(snapshot: &Snapshot, kept: usize, now: Timestamp) -> Plan {
     plan
 }
 
-fn delete(pod: &Pod) -> Write {
+fn delete(pod: &Sketch) -> Write {
     let deletion = Deletion { uid: pod.metadata.uid.clone(), grace_period: Some(0), ..Deletion::default() };
     let verb = Verb::Delete(deletion);
     Write::at(KindRef::of::<Pod>(), Key::of(&pod.metadata), verb).tolerating(&[404, 409])
 }
 
 /// Says why it ends, for whoever counts failed pods.
-fn fail(pod: &Pod, now: Timestamp) -> Write {
+fn fail(pod: &Sketch, now: Timestamp) -> Write {
     let condition = disruption("DeletionByPodGC", "PodGC: node no longer exists", now);
     let body = json!({
         "metadata": {"uid": pod.metadata.uid},
@@ -168,7 +168,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn pod(name: &str, created: i64, phase: &str) -> Arc<Pod> {
+    fn pod(name: &str, created: i64, phase: &str) -> Arc<Sketch> {
         Arc::new(
             serde_json::from_value(json!({
                 "metadata": {"name": name, "namespace": "default", "uid": name,

@@ -11,12 +11,13 @@ pub mod status;
 use crate::cache::{Key, controller_of};
 use crate::caches::Caches;
 use crate::plan::{Failure, Plan};
+use crate::pod::Sketch;
 use crate::runner::{self, Watch};
 use crate::selector::Matcher;
 use jiff::Timestamp;
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use replicas::{Replicated, Snapshot};
 use status::{FailureCondition, Status};
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl runner::Controller for Controller {
 }
 
 /// The pods of all ReplicaSets of the same Deployment: pods are removed first where such pods are most crowded.
-fn related_pods(caches: &Caches, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+fn related_pods(caches: &Caches, set: &ReplicaSet) -> Vec<Arc<Sketch>> {
     let Some(deployment) = controller_of(&set.metadata) else { return Vec::new() };
     let siblings = caches.replica_sets.controlled_by(&deployment.uid);
     let uids = siblings.iter().filter_map(|sibling| sibling.metadata.uid.as_deref());

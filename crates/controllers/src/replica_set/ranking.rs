@@ -5,15 +5,11 @@
 //! the most restarted and the youngest. Ages are compared by their binary logarithm, so that among pods of about the
 //! same age the choice is as good as random and not always the newest node's.
 
-use crate::pod;
+use crate::pod::{self, DELETION_COST, Sketch};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// The annotation with which users say what deleting a pod costs; pods without it cost 0.
-const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Ordered by what goes first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +43,12 @@ impl Age {
 }
 
 /// The `count` pods that go first. `related` are the pods that count as a crowd on a node.
-pub fn first_to_go(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+pub fn first_to_go(
+    pods: &[Arc<Sketch>],
+    related: &[Arc<Sketch>],
+    count: usize,
+    now: Timestamp,
+) -> Vec<Arc<Sketch>> {
     if count >= pods.len() {
         return pods.to_vec();
     }
@@ -60,7 +61,7 @@ pub fn first_to_go(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: T
     ranked.into_iter().take(count).map(|(_, pod)| pod.clone()).collect()
 }
 
-fn rank<'a>(pod: &'a Pod, crowds: &HashMap<&str, usize>, now: Timestamp) -> Rank<'a> {
+fn rank<'a>(pod: &'a Sketch, crowds: &HashMap<&str, usize>, now: Timestamp) -> Rank<'a> {
     let node = pod::node_name(pod);
     let is_ready = pod::is_ready(pod);
     let annotations = pod.metadata.annotations.as_ref();
@@ -72,10 +73,13 @@ fn rank<'a>(pod: &'a Pod, crowds: &HashMap<&str, usize>, now: Timestamp) -> Rank
             _ => 2,
         },
         is_ready,
-        cost: annotations.and_then(|all| all.get(COST)).and_then(|cost| cost.parse().ok()).unwrap_or(0),
+        cost: annotations
+            .and_then(|all| all.get(DELETION_COST))
+            .and_then(|cost| cost.parse().ok())
+            .unwrap_or(0),
         crowd: Reverse(crowds.get(node).copied().unwrap_or(0)),
         ready_for: if is_ready { Age::of(pod::ready_since(pod), now) } else { Age::Unknown },
-        restarts: Reverse(pod::most_restarts(pod)),
+        restarts: Reverse(pod.restarts),
         created: Age::of(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now),
         uid: pod.metadata.uid.as_deref().unwrap_or_default(),
     }
@@ -95,7 +99,7 @@ mod tests {
         at(1000).parse().unwrap()
     }
 
-    fn pod(value: Value) -> Arc<Pod> {
+    fn pod(value: Value) -> Arc<Sketch> {
         Arc::new(serde_json::from_value(value).unwrap())
     }
 
@@ -121,7 +125,7 @@ mod tests {
     #[case::pending(with(running("x", "n", 0, 0, 0), "/status/phase", json!("Pending")))]
     #[case::unknown(with(running("x", "n", 0, 0, 0), "/status/phase", json!("Unknown")))]
     #[case::not_ready(with(running("x", "n", 0, 0, 0), "/status/conditions/0/status", json!("False")))]
-    #[case::cheaper(with(running("x", "n", 0, 0, 0), "/metadata", json!({"name": "x", "uid": "x", "annotations": {COST: "-5"}})))]
+    #[case::cheaper(with(running("x", "n", 0, 0, 0), "/metadata", json!({"name": "x", "uid": "x", "annotations": {DELETION_COST: "-5"}})))]
     #[case::ready_since_far_less(running("x", "n", 990, 0, 0))]
     #[case::restarted_more(running("x", "n", 0, 3, 0))]
     #[case::created_far_later(running("x", "n", 0, 0, 995))]
@@ -137,14 +141,18 @@ mod tests {
             with(running("1", "n", 0, 0, 0), "/spec/nodeName", json!(null)),
             with(running("2", "n", 0, 0, 0), "/status/phase", json!("Pending")),
             with(running("3", "n", 999, 9, 999), "/status/conditions/0/status", json!("False")),
-            with(running("4", "n", 0, 0, 0), "/metadata", json!({"uid": "4", "annotations": {COST: "-1"}})),
+            with(
+                running("4", "n", 0, 0, 0),
+                "/metadata",
+                json!({"uid": "4", "annotations": {DELETION_COST: "-1"}}),
+            ),
             running("5", "crowded", 0, 0, 0),
             running("6", "n", 999, 0, 0),
             running("7", "n", 0, 9, 0),
             running("8", "n", 0, 0, 999),
             running("9", "n", 0, 0, 0),
         ];
-        let mut pods: Vec<Arc<Pod>> = order.into_iter().map(pod).collect();
+        let mut pods: Vec<Arc<Sketch>> = order.into_iter().map(pod).collect();
         let mut related = pods.clone();
         related.extend((0..9).map(|_| pod(running("other", "crowded", 0, 0, 0))));
         pods.reverse();

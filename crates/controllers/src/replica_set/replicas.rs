@@ -6,7 +6,7 @@ use crate::cache::{Change, Key, controller_of};
 use crate::caches::Caches;
 use crate::claim::{claim, controller_reference};
 use crate::plan::{Append, Failure, KindRef, Note, Plan, Step, Write, reference_to};
-use crate::pod;
+use crate::pod::{self, Sketch};
 use crate::selector::Matcher;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
@@ -38,16 +38,16 @@ pub struct Snapshot<O> {
     /// The ReplicaSet or ReplicationController.
     pub owner: Arc<O>,
     /// The active pods that it controls, or that match and that nobody controls.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<Sketch>>,
     /// When pods are to be deleted: those that count as a crowd on a node.
-    pub related: Vec<Arc<Pod>>,
+    pub related: Vec<Arc<Sketch>>,
 }
 
 /// Takes a snapshot; `related` is only asked for when pods are to be deleted.
 pub fn observe<O: Replicated>(
     caches: &Caches,
     owner: &Arc<O>,
-    related: impl FnOnce() -> Vec<Arc<Pod>>,
+    related: impl FnOnce() -> Vec<Arc<Sketch>>,
 ) -> Snapshot<O> {
     let meta = owner.metadata();
     let matcher = owner.matcher();
@@ -107,7 +107,7 @@ pub fn after_failure<O: Replicated>(snapshot: &Snapshot<O>, failure: &Failure, n
 }
 
 /// The step that brings the number of pods to what is wanted; none when it is right.
-fn manage<O: Replicated>(snapshot: &Snapshot<O>, pods: &[Arc<Pod>], now: Timestamp) -> Option<Step> {
+fn manage<O: Replicated>(snapshot: &Snapshot<O>, pods: &[Arc<Sketch>], now: Timestamp) -> Option<Step> {
     let owner = &*snapshot.owner;
     let regarding = reference_to(owner);
     let wanted = usize::try_from(owner.wanted()).unwrap_or(0);
@@ -144,7 +144,7 @@ fn create<O: Replicated>(owner: &O, template: &PodTemplateSpec, regarding: &Arc<
         .reporting_failure(Note::warning(regarding, "FailedCreate", "Error creating: ").append(Append::Error))
 }
 
-fn delete(pod: &Arc<Pod>, regarding: &Arc<ObjectReference>) -> Write {
+fn delete(pod: &Arc<Sketch>, regarding: &Arc<ObjectReference>) -> Write {
     // Upstream names neither uid nor version here.
     Write::delete_unchanged(&**pod)
         .reporting(Note::normal(regarding, "SuccessfulDelete", "Deleted pod: ").append(Append::Name))
@@ -166,7 +166,7 @@ fn tell<O: Replicated>(owner: &O, counts: Counts, failure: Option<FailureConditi
 /// Wakes the owners a changed pod concerns: its controller before and now, or, if it has none, all that could
 /// adopt it. `all` lists the owners of a namespace.
 pub fn wake_owners<O: Replicated>(
-    change: &Change<Pod>,
+    change: &Change<Sketch>,
     wake: &mut dyn FnMut(Key),
     kind: &str,
     all: impl Fn(&str) -> Vec<Arc<O>>,
@@ -198,7 +198,7 @@ pub fn wake_owners<O: Replicated>(
 }
 
 /// Whether a change of a pod can change what its owner does or tells. Most of what a kubelet reports cannot.
-fn concerns_owner(old: &Pod, new: &Pod) -> bool {
+fn concerns_owner(old: &Sketch, new: &Sketch) -> bool {
     pod::is_active(old) != pod::is_active(new)
         || pod::is_ready(old) != pod::is_ready(new)
         || pod::ready_since(old) != pod::ready_since(new)
@@ -234,7 +234,7 @@ mod tests {
         Arc::new(serde_json::from_value(value).unwrap())
     }
 
-    fn pods(count: usize) -> Vec<Arc<Pod>> {
+    fn pods(count: usize) -> Vec<Arc<Sketch>> {
         let pod = |index: usize| {
             let value = json!({
                 "metadata": {"name": format!("kubia-{index}"), "namespace": "default", "uid": format!("p{index}"),
@@ -338,9 +338,8 @@ mod tests {
     fn a_plan_looks_again_when_the_next_pod_becomes_available() {
         let mut snapshot = snapshot(1, 1, json!(null));
         Arc::make_mut(&mut snapshot.owner).spec.as_mut().unwrap().min_ready_seconds = Some(10);
-        let ready = json!({"phase": "Running", "conditions": [
-            {"type": "Ready", "status": "True", "lastTransitionTime": "2024-01-01T09:59:57Z"}]});
-        Arc::make_mut(&mut snapshot.pods[0]).status = serde_json::from_value(ready).unwrap();
+        let since = Some("2024-01-01T09:59:57Z".parse().unwrap());
+        Arc::make_mut(&mut snapshot.pods[0]).ready = Some(pod::Ready { is_true: true, since });
         let plan = plan(&snapshot, now());
         assert_eq!(plan.look_again, Some("2024-01-01T10:00:07Z".parse().unwrap()));
     }

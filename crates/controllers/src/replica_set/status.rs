@@ -1,9 +1,9 @@
 //! The status ReplicaSets and ReplicationControllers share, and how pods are counted.
 
-use crate::pod;
+use crate::pod::{self, Sketch};
 use crate::selector::Matcher;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub struct Counts {
 /// Counts pods. Three pods, all ready, one of them for 4 seconds only, `min_ready_seconds` 10: 3 ready,
 /// 2 available, the next in 6 seconds.
 pub fn count(
-    pods: &[Arc<Pod>],
+    pods: &[Arc<Sketch>],
     template: Option<&PodTemplateSpec>,
     min_ready_seconds: i32,
     now: Timestamp,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(labels: serde_json::Value, ready_since: Option<&str>) -> Arc<Pod> {
+    fn pod(labels: serde_json::Value, ready_since: Option<&str>) -> Arc<Sketch> {
         let status = if ready_since.is_some() { "True" } else { "False" };
         let value = json!({"metadata": {"labels": labels}, "status": {"phase": "Running", "conditions": [
             {"type": "Ready", "status": status, "lastTransitionTime": ready_since}]}});

@@ -9,6 +9,7 @@ use sagong_api::kind::TypedObject;
 use sagong_controllers::cache::{Cache, Cached, Key, controller_of};
 use sagong_controllers::caches::Caches;
 use sagong_controllers::plan::{Failure, KindRef, Plan, Verb, Write};
+use sagong_controllers::pod::Sketch;
 use sagong_controllers::queue::Queue;
 use sagong_controllers::runner::{Controller, Watch};
 use sagong_controllers::{deployment, pod, replica_set};
@@ -47,15 +48,15 @@ impl<K: Cached> Table<K> {
         }
     }
 
-    fn relist(&mut self, cache: &Cache<K>) {
+    fn relist<C: Cached>(&mut self, cache: &Cache<C>, keep: fn(&K) -> C) {
         self.events.clear();
-        cache.replace(self.objects.values().cloned().collect(), 0);
+        cache.replace(self.objects.values().map(keep).collect(), 0);
     }
 
-    fn deliver(&mut self, cache: &Cache<K>) -> bool {
+    fn deliver<C: Cached>(&mut self, cache: &Cache<C>, keep: fn(&K) -> C) -> bool {
         match self.events.pop_front() {
-            Some(Event::Applied(object)) => cache.upsert(object),
-            Some(Event::Deleted(object)) => cache.remove(&object),
+            Some(Event::Applied(object)) => cache.upsert(keep(&object)),
+            Some(Event::Deleted(object)) => cache.remove(&keep(&object)),
             None => return false,
         }
         true
@@ -194,9 +195,9 @@ impl World {
         self.caches = Arc::new(Caches::default());
         self.deployment_loop = Loop::new(deployment::Controller, &self.caches);
         self.replica_set_loop = Loop::new(replica_set::Controller, &self.caches);
-        self.deployments.relist(&self.caches.deployments);
-        self.replica_sets.relist(&self.caches.replica_sets);
-        self.pods.relist(&self.caches.pods);
+        self.deployments.relist(&self.caches.deployments, Clone::clone);
+        self.replica_sets.relist(&self.caches.replica_sets, Clone::clone);
+        self.pods.relist(&self.caches.pods, |pod| Sketch::from(pod));
         self.seen = [self.revision; 3];
     }
 
@@ -254,9 +255,9 @@ impl World {
             })
         }
         let (meta, delivered) = match kind {
-            0 => (head(&self.deployments), self.deployments.deliver(&caches.deployments)),
-            1 => (head(&self.replica_sets), self.replica_sets.deliver(&caches.replica_sets)),
-            _ => (head(&self.pods), self.pods.deliver(&caches.pods)),
+            0 => (head(&self.deployments), self.deployments.deliver(&caches.deployments, Clone::clone)),
+            1 => (head(&self.replica_sets), self.replica_sets.deliver(&caches.replica_sets, Clone::clone)),
+            _ => (head(&self.pods), self.pods.deliver(&caches.pods, |pod| Sketch::from(pod))),
         };
         if !delivered {
             return false;

@@ -225,14 +225,17 @@ pub(crate) fn container<'a>(
             object::name(pod)
         ));
     };
-    if !quiet && containers(pod).count() > 1 {
-        context.err(&format!(
-            "Defaulted container {} out of: {}\n",
-            quote(text(first, "/name")),
-            container_names(pod)
-        ));
+    if !quiet && let Some(told) = defaulted(pod, text(first, "/name")) {
+        context.err(&told);
     }
     Ok(first)
+}
+
+/// `Defaulted container …`, if the pod has a choice of containers and names none itself.
+pub(crate) fn defaulted(pod: &Value, name: &str) -> Option<String> {
+    let named = object::strings(pod, "/metadata/annotations").remove(DEFAULT_CONTAINER);
+    (containers(pod).count() > 1 && named.as_deref() != Some(name))
+        .then(|| format!("Defaulted container {} out of: {}\n", quote(name), container_names(pod)))
 }
 
 /// `app, setup (init), shell (ephem)`.

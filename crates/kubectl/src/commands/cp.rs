@@ -3,7 +3,7 @@
 //! What comes out of a container is not trusted: nothing is written outside of the destination, and links are not
 //! made at all.
 
-use crate::context::Context;
+use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail, io_text, quote};
 use crate::flags::{Flag, Takes, flag, short};
 use crate::object::{self, text};
@@ -79,7 +79,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 }
 
 /// The pod of a place, and the container in it.
-async fn container(context: &Context, place: &Place) -> Outcome<(Value, String)> {
+async fn container(context: &Context, place: &Place, quiet: bool) -> Outcome<(Value, String)> {
     let namespace = match place.namespace.as_str() {
         "" => context.namespace().await?.0,
         given => given.to_owned(),
@@ -92,7 +92,7 @@ async fn container(context: &Context, place: &Place) -> Outcome<(Value, String)>
     }
     let wanted = context.flags.text("container");
     let name = if wanted.is_empty() {
-        text(pod_target::container(context, &pod, "", false)?, "/name").to_owned()
+        text(pod_target::container(context, &pod, "", quiet)?, "/name").to_owned()
     } else {
         wanted.to_owned()
     };
@@ -112,7 +112,7 @@ async fn upload(context: &Context, from: &Place, to: &Place) -> Outcome {
     if std::fs::symlink_metadata(&source).is_err() {
         return fail(format!("{} doesn't exist in local filesystem", from.path));
     }
-    let (pod, container) = container(context, to).await?;
+    let (pod, container) = container(context, to, false).await?;
     let mut target = clean(&to.path);
     let test = words(&["test", "-d", &target]);
     let probe = remote::exec(context, &pod, &test, &params(&container, false)).await?;
@@ -158,10 +158,10 @@ fn pack(
             } else {
                 archive.append_path_with_name(&source, &name)
             };
-            result.and_then(|()| archive.into_inner())
+            let writer = result.and_then(|()| archive.into_inner())?;
+            writer.into_inner().map_err(std::io::IntoInnerError::into_error)
         });
         let writer = packed.await.map_err(|error| Failure::Message(error.to_string()))??;
-        let writer = writer.into_inner().map_err(|error| Failure::from(error.into_error()))?;
         let mut input = writer.into_inner();
         input.shutdown().await?;
         Ok(())
@@ -169,7 +169,13 @@ fn pack(
 }
 
 async fn download(context: &Context, from: &Place, to: &Place) -> Outcome {
-    let (pod, container) = container(context, from).await?;
+    let (pod, container) = container(context, from, true).await?;
+    // What goes wrong over there is told on standard output, as kubectl has it.
+    if context.flags.text("container").is_empty()
+        && let Some(told) = pod_target::defaulted(&pod, &container)
+    {
+        out(&told);
+    }
     let retries = context.flags.number("retries");
     let prefix = member_prefix(&from.path);
     let mut tries = 0;
@@ -180,7 +186,7 @@ async fn download(context: &Context, from: &Place, to: &Place) -> Outcome {
         let hint = format!(
             "{} exec -n {} {} -- tar cf - {} | tar xf -",
             context.name,
-            quote(object::namespace(&pod)),
+            quote(&from.namespace),
             quote(object::name(&pod)),
             quote(&from.path)
         );
@@ -192,7 +198,7 @@ async fn download(context: &Context, from: &Place, to: &Place) -> Outcome {
             unpacked.await.map_err(|error| Failure::Message(error.to_string()))?
         };
         let (unpacked, ended) =
-            tokio::join!(unpacking, remote::finish(process, tokio::io::sink(), tokio::io::stderr()));
+            tokio::join!(unpacking, remote::finish(process, tokio::io::sink(), tokio::io::stdout()));
         let result = unpacked.and(ended);
         let broken = matches!(&result, Err(Failure::Message(_)));
         if !broken || retries >= 0 && tries >= retries {

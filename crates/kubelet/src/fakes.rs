@@ -4,6 +4,7 @@ use crate::clock::{Clock, later};
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::eviction::Eviction;
 use crate::pod::manager::{Inbox, PodManager, PodUpdate, Views};
 use crate::shared::Shared;
 use async_trait::async_trait;
@@ -77,6 +78,7 @@ pub(crate) struct World {
     exits: broadcast::Sender<ContainerEvent>,
     watch: Mutex<Option<mpsc::UnboundedSender<PodUpdate>>>,
     changes: Mutex<Option<mpsc::UnboundedSender<String>>>,
+    evict: Mutex<Option<mpsc::UnboundedSender<Eviction>>>,
     me: std::sync::Weak<World>,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -110,6 +112,7 @@ impl World {
             exits: broadcast::channel(256).0,
             watch: Mutex::new(None),
             changes: Mutex::new(None),
+            evict: Mutex::new(None),
             me: me.clone(),
             dir: tempfile::tempdir().unwrap(),
         })
@@ -130,17 +133,21 @@ impl World {
             network: self.clone(),
             data_plane: self.clone(),
             node_memory: 1 << 30,
+            pressures: Default::default(),
             shows: Default::default(),
             tokens: Default::default(),
         });
         let (updates, pods) = mpsc::unbounded_channel();
         let (changes, outdated) = mpsc::unbounded_channel();
+        let (evict, evictions) = mpsc::unbounded_channel();
         let all = self.state.lock().pods.values().cloned().map(Arc::new).collect();
         updates.send(PodUpdate::Synced(all)).unwrap();
         *self.watch.lock() = Some(updates);
         *self.changes.lock() = Some(changes);
+        *self.evict.lock() = Some(evict);
         let stop = CancellationToken::new();
-        let manager = PodManager::new(shared, Views::default()).run(Inbox { pods, outdated }, stop.clone());
+        let manager =
+            PodManager::new(shared, Views::default()).run(Inbox { pods, outdated, evictions }, stop.clone());
         let tasks = vec![
             tokio::spawn(async move {
                 manager.await.unwrap();
@@ -213,6 +220,12 @@ impl World {
         let changes = self.changes.lock();
         let Some(changes) = &*changes else { return };
         shown_by.iter().for_each(|pod| changes.send(format!("uid-{pod}")).unwrap());
+    }
+
+    /// The node is short of something, and this pod has to go.
+    pub(crate) fn evict(&self, name: &str, message: &str) {
+        let eviction = Eviction { uid: format!("uid-{name}"), message: message.into() };
+        self.evict.lock().as_ref().unwrap().send(eviction).unwrap();
     }
 
     pub(crate) fn program(&self, container: &str, program: Program) {

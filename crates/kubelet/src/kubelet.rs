@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, KubeCluster};
 use crate::config::Config;
 use crate::error::KubeletError;
 use crate::events::Recorder;
+use crate::eviction;
 use crate::logs::{self, LogError, LogOptions, LogStream};
 use crate::node;
 use crate::node::facts::Facts;
@@ -77,20 +78,24 @@ impl Kubelet {
             network: self.network.clone(),
             data_plane: self.data_plane.clone(),
             node_memory: facts.memory,
+            pressures: Default::default(),
             shows: Default::default(),
             tokens: Default::default(),
         });
         let (uid, uid_seen) = watch::channel(None);
         let (updates, pods) = mpsc::unbounded_channel();
         let (changes, outdated) = mpsc::unbounded_channel();
+        let (evict, evictions) = mpsc::unbounded_channel();
+        let views = || self.views.read().values().map(|view| view.borrow().clone()).collect();
         let stop = CancellationToken::new();
         let manager = PodManager::new(shared.clone(), self.views.clone());
         tokio::select! {
-            result = manager.run(Inbox { pods, outdated }, stop.child_token()) => result,
+            result = manager.run(Inbox { pods, outdated, evictions }, stop.child_token()) => result,
             () = shutdown => Ok(()),
             () = write_events => Ok(()),
             () = node::register::run(&shared, self.client.clone(), facts, uid) => Ok(()),
             () = node::lease::run(&shared, self.client.clone(), uid_seen) => Ok(()),
+            () = eviction::run(&shared, views, evict) => Ok(()),
             () = volumes::follow(self.client.clone(), &shared.shows, changes) => Ok(()),
             () = follow_services(self.client.clone(), writer) => Ok(()),
             () = follow_pods(self.client.clone(), &self.config.node_name, updates) => Ok(()),

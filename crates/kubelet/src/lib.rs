@@ -6,11 +6,10 @@
 //! * [`probe`]: readiness, liveness and startup probes; [`hooks`]: postStart and preStop.
 //! * [`images`]: `imagePullPolicy`. [`volumes`]: one file per source.
 //! * [`node`]: the Node object, its status and lease.
+//! * [`eviction`]: when the node runs short of memory or disk.
 //! * [`logs`]: reading containers' logs. [`streams`]: exec, attach and port-forward. [`events`]: recording events.
 //! * [`simulated`]: nodes whose pods are state transitions only.
 //! * [`cluster`]: what pods need of the API. [`clock`], [`quantity`], [`shared`]: what all rooms have at hand.
-//!
-//! Places left for later: eviction in [`node`].
 
 #[cfg(test)]
 mod api_tests;
@@ -19,6 +18,7 @@ mod cluster;
 mod config;
 mod error;
 mod events;
+mod eviction;
 #[cfg(test)]
 mod fakes;
 mod hooks;

@@ -183,6 +183,7 @@ mod tests {
             name: "p".into(),
             uid: "u".into(),
             containers: BTreeMap::from([("c".into(), container), ("fresh".into(), fresh)]),
+            ..Default::default()
         };
         std::fs::create_dir_all(dir.path().join("logs/ns_p_u/c")).unwrap();
         std::fs::write(dir.path().join("logs/ns_p_u/c/1.log"), LOG).unwrap();

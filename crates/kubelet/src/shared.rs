@@ -4,11 +4,13 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::eviction::pressure::Pressures;
 use crate::volumes::{Shows, Tokens};
 use sagong_image::Images;
 use sagong_network::{DataPlane, PodNetwork};
 use sagong_runtime::Runtime;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// The kubelet's connections to the world.
 pub(crate) struct Shared {
@@ -30,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) data_plane: Arc<dyn DataPlane>,
     /// Memory of the node in bytes.
     pub(crate) node_memory: u64,
+    /// What the node is short of.
+    pub(crate) pressures: watch::Sender<Pressures>,
     /// What volumes show.
     pub(crate) shows: Shows,
     /// Tokens in volumes.

@@ -80,6 +80,9 @@ pub struct Resources {
     pub memory_limit: Option<i64>,
     /// -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// Processes and threads at once.
+    #[serde(default)]
+    pub pids_limit: Option<i64>,
 }
 
 /// Which system calls a container may make.

@@ -26,7 +26,7 @@ const MAX_IMAGES: usize = 50;
 pub(crate) async fn run(shared: &Shared, client: Client, facts: Facts, uid: watch::Sender<Option<String>>) {
     let api: Api<Node> = Api::all(client);
     let mut known = register(shared, &api, &facts, &uid).await;
-    shared.recorder.node(&shared.config.node_name, Normal, "Starting", "Starting kubelet.");
+    tell(shared);
     let mut written = shared.clock.now();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -49,6 +49,17 @@ pub(crate) async fn run(shared: &Shared, client: Client, facts: Facts, uid: watc
             Err(error) => tracing::warn!(%error, "node status not written"),
         }
     }
+}
+
+/// The events of a kubelet's start, in upstream's order and words.
+fn tell(shared: &Shared) {
+    let node = &shared.config.node_name;
+    shared.recorder.node(node, Normal, "Starting", "Starting kubelet.");
+    for reason in ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"] {
+        shared.recorder.node(node, Normal, reason, format!("Node {node} status is now: {reason}"));
+    }
+    let enforced = "Updated Node Allocatable limit across pods";
+    shared.recorder.node(node, Normal, "NodeAllocatableEnforced", enforced);
 }
 
 /// Makes the object, or takes over the one there is; tries until it works.
@@ -94,7 +105,9 @@ async fn try_register(shared: &Shared, api: &Api<Node>, facts: &Facts) -> Result
 }
 
 async fn compute(shared: &Shared, facts: &Facts, known: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
-    status::status(&shared.config, facts, &shared.runtime.version(), images(shared).await, known, now)
+    let observed =
+        status::Observed { images: images(shared).await, pressures: shared.pressures.borrow().clone() };
+    status::status(&shared.config, facts, &shared.runtime.version(), observed, known, now)
 }
 
 async fn images(shared: &Shared) -> Vec<ContainerImage> {

@@ -3,6 +3,7 @@
 use super::facts::{Facts, architecture};
 use crate::clock::api_time;
 use crate::config::Config;
+use crate::eviction::pressure::Pressures;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
@@ -15,13 +16,26 @@ use std::collections::BTreeMap;
 /// `status.nodeInfo.kubeletVersion`.
 pub(crate) const VERSION: &str = "v1.33.0+sagong";
 
-/// The Node's conditions: type, status, reason, message. Nothing is evicted yet, so there is never pressure.
-const CONDITIONS: [(&str, &str, &str, &str); 4] = [
-    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
-];
+/// A condition: type, status, reason, message.
+type Told = (&'static str, &'static str, &'static str, &'static str);
+
+/// The Node's conditions.
+fn told(pressures: &Pressures) -> [Told; 4] {
+    let memory = match pressures.memory {
+        None => ("False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        Some(_) => ("True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+    };
+    let disk = match pressures.disk {
+        None => ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        Some(_) => ("True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+    };
+    [
+        ("MemoryPressure", memory.0, memory.1, memory.2),
+        ("DiskPressure", disk.0, disk.1, disk.2),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ]
+}
 
 /// The Node as it is created.
 pub(crate) fn node(config: &Config, facts: &Facts, runtime_version: &str, now: Timestamp) -> Node {
@@ -36,7 +50,7 @@ pub(crate) fn node(config: &Config, facts: &Facts, runtime_version: &str, now: T
             pod_cidrs: config.pod_cidr.clone().map(|cidr| vec![cidr]),
             ..Default::default()
         }),
-        status: Some(status(config, facts, runtime_version, Vec::new(), None, now)),
+        status: Some(status(config, facts, runtime_version, Observed::default(), None, now)),
     }
 }
 
@@ -51,15 +65,25 @@ pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
     labels
 }
 
+/// What changes on a node while it runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observed {
+    /// Images that are there.
+    pub(crate) images: Vec<ContainerImage>,
+    /// What is short.
+    pub(crate) pressures: Pressures,
+}
+
 /// `status` at `now`; times of transition are kept from `known`.
 pub(crate) fn status(
     config: &Config,
     facts: &Facts,
     runtime_version: &str,
-    images: Vec<ContainerImage>,
+    observed: Observed,
     known: Option<&NodeStatus>,
     now: Timestamp,
 ) -> NodeStatus {
+    let Observed { images, pressures } = observed;
     let mut addresses: Vec<NodeAddress> = config
         .node_addresses
         .iter()
@@ -81,7 +105,7 @@ pub(crate) fn status(
         addresses: Some(addresses),
         capacity: Some(amounts(format!("{}Ki", facts.storage / 1024))),
         allocatable: Some(amounts(facts.storage.to_string())),
-        conditions: Some(conditions(known, now)),
+        conditions: Some(conditions(&pressures, known, now)),
         daemon_endpoints: endpoint.map(|endpoint| NodeDaemonEndpoints { kubelet_endpoint: Some(endpoint) }),
         node_info: Some(info(facts, runtime_version)),
         images: Some(images).filter(|images| !images.is_empty()),
@@ -89,7 +113,7 @@ pub(crate) fn status(
     }
 }
 
-fn conditions(known: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(pressures: &Pressures, known: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let known = known.and_then(|known| known.conditions.as_deref()).unwrap_or_default();
     let condition = |(kind, status, reason, message): (&str, &str, &str, &str)| {
         let before = known.iter().find(|other| other.type_ == kind && other.status == status);
@@ -104,7 +128,7 @@ fn conditions(known: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> 
                 .or_else(|| Some(api_time(now))),
         }
     };
-    CONDITIONS.into_iter().map(condition).collect()
+    told(pressures).into_iter().map(condition).collect()
 }
 
 fn info(facts: &Facts, runtime_version: &str) -> NodeSystemInfo {
@@ -145,13 +169,30 @@ mod tests {
     fn a_heartbeat_alone_is_no_change() {
         let config = Config::new("n", "abcdef", "/nowhere");
         let facts = Facts { cpus: 2, memory: 1 << 30, ..Default::default() };
-        let first = status(&config, &facts, "sagong://0", vec![], None, test_epoch());
+        let first = status(&config, &facts, "sagong://0", Observed::default(), None, test_epoch());
         let next_time = later(test_epoch(), Duration::from_secs(10));
-        let second = status(&config, &facts, "sagong://0", vec![], Some(&first), next_time);
+        let second = status(&config, &facts, "sagong://0", Observed::default(), Some(&first), next_time);
         assert!(!differs(&first, &second));
         assert_ne!(first, second);
         let facts = Facts { cpus: 3, ..facts };
-        assert!(differs(&first, &status(&config, &facts, "sagong://0", vec![], Some(&first), next_time)));
+        assert!(differs(
+            &first,
+            &status(&config, &facts, "sagong://0", Observed::default(), Some(&first), next_time)
+        ));
+    }
+
+    #[test]
+    fn what_is_short_is_a_condition() {
+        let config = Config::new("n", "abcdef", "/nowhere");
+        let pressures = Pressures { disk: Some(test_epoch()), memory: None };
+        let observed = Observed { pressures, ..Default::default() };
+        let status = status(&config, &Facts::default(), "sagong://0", observed, None, test_epoch());
+        let short: Vec<String> = { status.conditions.unwrap() }
+            .into_iter()
+            .filter(|condition| condition.status == "True")
+            .map(|condition| condition.type_)
+            .collect();
+        assert_eq!(short, ["DiskPressure", "Ready"]);
     }
 
     #[test]

@@ -236,7 +236,8 @@ fn terminated(instance: &Instance) -> Option<ContainerState> {
         message: Some(message).filter(|message| !message.is_empty()),
         reason: Some(reason.clone()),
         signal: Some(*signal).filter(|signal| *signal != 0 && *exit_code != 128 + *signal),
-        started_at: started.map(api_time),
+        // What never ran began, as containerd tells it, with the epoch.
+        started_at: Some(api_time(started.unwrap_or(Timestamp::UNIX_EPOCH))),
     };
     Some(ContainerState { terminated: Some(terminated), ..Default::default() })
 }

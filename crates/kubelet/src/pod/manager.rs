@@ -5,6 +5,7 @@ use super::snapshot::{Instance, PodSnapshot, SandboxFacts};
 use super::view::PodView;
 use super::worker::{Message, Worker};
 use crate::error::KubeletError;
+use crate::eviction::Eviction;
 use crate::shared::Shared;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -41,6 +42,8 @@ pub(crate) struct Inbox {
     pub(crate) pods: mpsc::UnboundedReceiver<PodUpdate>,
     /// Uids of pods whose volumes show something that has changed.
     pub(crate) outdated: mpsc::UnboundedReceiver<String>,
+    /// Pods that have to go.
+    pub(crate) evictions: mpsc::UnboundedReceiver<Eviction>,
 }
 
 /// What others may know of the pods, by uid.
@@ -104,6 +107,9 @@ impl PodManager {
                     Some(update) => self.update(update).await,
                     None => return Ok(()),
                 },
+                Some(eviction) = inbox.evictions.recv() => {
+                    self.tell(&eviction.uid, Message::Evict(eviction.message));
+                }
                 Some(uid) = inbox.outdated.recv() => self.tell(&uid, Message::Outdated),
                 event = events.recv() => match event {
                     Ok(_) | Err(RecvError::Lagged(_)) => {

@@ -15,6 +15,10 @@ const MAX_SHARES: u64 = 262_144;
 /// Least CPU time per period, in microseconds.
 const MIN_QUOTA: i64 = 1_000;
 
+/// Most processes and threads of a container, so that one that only ever forks ends nothing but itself. Upstream's
+/// `podPidsLimit` has no limit of its own; distributions set this one.
+const PIDS: i64 = 4096;
+
 /// `status.qosClass`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -106,6 +110,7 @@ pub(crate) fn resources(pod: &Pod, spec: &Container, node_memory: u64) -> Resour
         cpu_period: quota.map(|_| CPU_PERIOD),
         memory_limit: memory_limit.and_then(|bytes| i64::try_from(bytes).ok()),
         oom_score_adj: Some(oom_score_adj(class(pod), memory_request, node_memory)),
+        pids_limit: Some(PIDS),
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct PodSnapshot {
     pub(crate) retries: BTreeMap<Operation, Retry>,
     /// How far the end of the pod has come; None while it is wanted.
     pub(crate) termination: Option<Termination>,
+    /// Why the node could not keep it; None: it could.
+    pub(crate) evicted: Option<String>,
     /// The last status patch that was accepted, so that one the server does not take over is not sent in a loop.
     pub(crate) last_patch: Option<(Value, Timestamp)>,
     /// The pod's object was deleted by us.
@@ -280,6 +282,7 @@ impl PodSnapshot {
             in_flight: BTreeSet::new(),
             retries: BTreeMap::new(),
             termination: None,
+            evicted: None,
             last_patch: None,
             deleted: false,
         }

@@ -33,6 +33,11 @@ pub(crate) fn compute(snapshot: &PodSnapshot, now: Timestamp) -> PodStatus {
             status.reason = Some("DeadlineExceeded".into());
             status.message = Some("Pod was active on the node longer than the specified deadline".into());
         }
+        if let Some(message) = &snapshot.evicted {
+            status.phase = Some("Failed".into());
+            status.reason = Some("Evicted".into());
+            status.message = Some(message.clone());
+        }
     }
     status.container_statuses = Some(mains);
     status.init_container_statuses = Some(inits).filter(|inits| !inits.is_empty());

@@ -1,6 +1,8 @@
-//! What others in this process may know of a pod: where the logs of its containers are.
+//! What others in this process may know of a pod: where the logs of its containers are, what it may use.
 
+use super::qos;
 use super::snapshot::PodSnapshot;
+use crate::quantity;
 use k8s_openapi::api::core::v1::PodStatus;
 use std::collections::BTreeMap;
 
@@ -15,6 +17,66 @@ pub(crate) struct PodView {
     pub(crate) uid: String,
     /// By container name.
     pub(crate) containers: BTreeMap<String, ContainerView>,
+    /// What it may use, and what it asked for.
+    pub(crate) budget: Budget,
+}
+
+/// What a pod asked for and may use, for when the node runs short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// It has ended, or is about to.
+    pub(crate) is_over: bool,
+    /// `spec.priority`.
+    pub(crate) priority: i32,
+    /// The cluster itself needs it.
+    pub(crate) is_critical: bool,
+    /// Bytes of memory all containers request.
+    pub(crate) memory_request: u64,
+    /// Its cgroup, below Sagong's own.
+    pub(crate) cgroup: String,
+    /// `emptyDir` volumes on disk that may not grow beyond a limit.
+    pub(crate) volume_limits: Vec<VolumeLimit>,
+}
+
+/// `emptyDir.sizeLimit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeLimit {
+    /// Name of the volume.
+    pub(crate) volume: String,
+    /// The limit.
+    pub(crate) bytes: i128,
+    /// As the API has it.
+    pub(crate) text: String,
+}
+
+/// The least priority of what the cluster itself needs (`system-cluster-critical`).
+const CRITICAL: i32 = 2_000_000_000;
+
+impl Budget {
+    fn of(snapshot: &PodSnapshot, status: &PodStatus) -> Self {
+        let spec = snapshot.spec();
+        let priority = spec.and_then(|spec| spec.priority).unwrap_or_default();
+        let limits = spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter_map(|volume| {
+            let source = volume.empty_dir.as_ref()?;
+            let limit = source.size_limit.as_ref()?;
+            let bytes = quantity::milli(&limit.0)? / 1000;
+            let limit = VolumeLimit { volume: volume.name.clone(), bytes, text: limit.0.clone() };
+            // What is in memory is limited by its file system.
+            (bytes > 0 && source.medium.as_deref() != Some("Memory")).then_some(limit)
+        });
+        let requests = snapshot.main_containers().iter().filter_map(|spec| {
+            let requests = spec.resources.as_ref()?.requests.as_ref()?;
+            u64::try_from(quantity::milli(&requests.get("memory")?.0)? / 1000).ok()
+        });
+        Budget {
+            is_over: snapshot.termination.is_some() || super::status::is_over(status),
+            priority,
+            is_critical: priority >= CRITICAL,
+            memory_request: requests.sum(),
+            cgroup: qos::cgroup_parent(&snapshot.pod),
+            volume_limits: limits.collect(),
+        }
+    }
 }
 
 /// One container.
@@ -43,7 +105,8 @@ impl PodView {
             view.running = facts.is_alive();
         }
         let mains = status.container_statuses.iter().flatten();
-        for known in mains.chain(status.init_container_statuses.iter().flatten()) {
+        let others = status.init_container_statuses.iter().flatten();
+        for known in mains.chain(others).chain(status.ephemeral_container_statuses.iter().flatten()) {
             if let Some(view) = containers.get_mut(&known.name) {
                 let waiting = known.state.as_ref().and_then(|state| state.waiting.as_ref());
                 view.waiting = waiting.and_then(|waiting| waiting.reason.clone());
@@ -54,6 +117,7 @@ impl PodView {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             containers,
+            budget: Budget::of(snapshot, status),
         }
     }
 }

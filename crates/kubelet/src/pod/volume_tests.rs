@@ -1,4 +1,4 @@
-//! Volumes of running pods, on a node in memory: what they show stays up to date.
+//! Volumes of running pods, on a node in memory: what they show stays up to date, and they may not grow too large.
 
 use crate::fakes::World;
 use serde_json::{Value, json};
@@ -102,4 +102,21 @@ async fn a_kubelet_that_was_away_brings_volumes_up_to_date() {
     let _running = world.start();
     until_shown(&world, "a", "2").await;
     assert_eq!(world.count("start main#0"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_evicted_fails_and_says_why() {
+    let world = World::new();
+    world.create("pod", spec(json!({"emptyDir": {"sizeLimit": "1Mi"}})));
+    let _running = world.start();
+    world.until_ready("pod").await;
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
+    world.evict("pod", message);
+    world.until("failed", |world| world.get("pod", "/status/phase") == "Failed").await;
+    assert_eq!(world.get("pod", "/status/reason"), "Evicted");
+    assert_eq!(world.get("pod", "/status/message"), message);
+    assert!(world.has_event("Evicted", message));
+    world.until("stopped", |world| world.count("stop_sandbox") == 1).await;
+    let state = world.get("pod", "/status/containerStatuses/0/state/terminated");
+    assert!(state.is_object(), "{state}");
 }

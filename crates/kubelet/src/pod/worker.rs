@@ -33,6 +33,8 @@ pub(crate) enum Message {
     SandboxDead(String),
     /// What its volumes show has changed.
     Outdated,
+    /// The pod has to go, and why.
+    Evict(String),
 }
 
 /// The task of one pod.
@@ -257,6 +259,12 @@ impl Worker {
         match message {
             Message::Pod(pod) => outcome::observe_pod(&mut self.snapshot, pod),
             Message::Removed => self.snapshot.removed = true,
+            Message::Evict(message) => {
+                if self.snapshot.evicted.is_none() {
+                    self.shared.recorder.pod(&self.snapshot.pod, Warning, "Evicted", message.clone());
+                    self.snapshot.evicted = Some(message);
+                }
+            }
             Message::Outdated => {
                 self.snapshot.volumes_stale = true;
                 // What was missing may be there now.

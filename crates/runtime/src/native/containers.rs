@@ -191,6 +191,7 @@ impl Inner {
                 hierarchies: &self.cgroups.hierarchies,
                 cpu: self.cgroups.has_controller("cpu"),
                 memory: self.cgroups.has_controller("memory"),
+                pids: self.cgroups.has_controller("pids"),
                 swap: self.cgroups.accounts_swap(),
                 bounding: spec::bounding_set(),
                 devices: if config.security.privileged { spec::host_devices() } else { Vec::new() },

@@ -13,7 +13,7 @@ use crate::{ContainerConfig, PidNamespace, Resources, Security};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxMemoryBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, ProcessBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, ProcessBuilder,
     RootBuilder, Spec, UserBuilder,
 };
 use std::collections::{BTreeSet, HashMap};
@@ -46,6 +46,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) hierarchies: &'a [Hierarchy],
     pub(crate) cpu: bool,
     pub(crate) memory: bool,
+    pub(crate) pids: bool,
     pub(crate) swap: bool,
     /// Capabilities that can be given at all.
     pub(crate) bounding: BTreeSet<&'static str>,
@@ -158,6 +159,9 @@ fn resources(
         memory.set_swap(machine.swap.then_some(limit));
         resources.set_memory(Some(memory));
     }
+    if let Some(limit) = limits.pids_limit.filter(|_| machine.pids) {
+        resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
+    }
     if machine.unified && machine.memory {
         // The whole container ends when one of its processes is killed for want of memory, as upstream's kubelet
         // arranges (KubeletConfiguration.singleProcessOOMKill).
@@ -206,6 +210,7 @@ mod tests {
             hierarchies: &[],
             cpu: true,
             memory: false,
+            pids: true,
             swap: false,
             bounding: BTreeSet::new(),
             devices: Vec::new(),

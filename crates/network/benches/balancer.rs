@@ -44,7 +44,7 @@ async fn bench() {
         tokio::spawn(serve(listener));
     }
     let api = FakeApi::default();
-    api.put(load_balancer("kubia", "10.96.0.10", 8080));
+    api.put(load_balancer("kubia", "10.96.0.20", 8080));
     api.put(slice("kubia", &pods.map(str::to_owned), 8080));
     let options = Options {
         instance: "be7c40".into(),

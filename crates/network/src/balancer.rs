@@ -4,6 +4,7 @@
 //! ([`Balancer::set`]) and which pods are being stopped ([`Balancer::withdraw`]).
 
 pub(crate) mod addresses;
+pub(crate) mod affinity;
 pub(crate) mod backend;
 pub(crate) mod body;
 pub(crate) mod endpoint;
@@ -21,9 +22,9 @@ use endpoint::Endpoint;
 use listener::Listener;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 /// A port of a service.
 pub(crate) type PortKey = (Key, u16);
@@ -38,6 +39,7 @@ pub(crate) struct Balancer {
 struct Inner {
     backends: BTreeMap<PortKey, Arc<Backend>>,
     listeners: BTreeMap<PortKey, (SocketAddr, Listener)>,
+    held: BTreeMap<PortKey, UdpSocket>,
     endpoints: HashMap<SocketAddr, Arc<Endpoint>>,
     /// Endpoints of withdrawn addresses, until they are restored.
     withdrawn: HashMap<IpAddr, Vec<Arc<Endpoint>>>,
@@ -52,6 +54,9 @@ pub(crate) struct Served {
     pub(crate) address: Ipv4Addr,
     /// TCP ports.
     pub(crate) ports: Vec<u16>,
+    /// UDP ports. The service rules lead their packets to pods; here they are only held, so that no other
+    /// process thinks it had them, and so that one that has them keeps them.
+    pub(crate) udp_ports: Vec<u16>,
 }
 
 impl Balancer {
@@ -64,10 +69,19 @@ impl Balancer {
             served.ports.contains(port).then(|| SocketAddr::from((served.address, *port)))
         };
         inner.listeners.retain(|key, (address, _)| address_of(key) == Some(*address));
+        let holds = |(service, port): &PortKey, socket: &UdpSocket| {
+            let served = wanted.iter().find(|served| served.service == *service);
+            let address = socket.local_addr().ok();
+            served.is_some_and(|served| {
+                served.udp_ports.contains(port) && address == Some(SocketAddr::from((served.address, *port)))
+            })
+        };
+        inner.held.retain(|key, socket| holds(key, socket));
         let mut failed = BTreeMap::new();
         for served in wanted {
             if let Err(message) = inner.listen(served) {
                 inner.listeners.retain(|(service, _), _| *service != served.service);
+                inner.held.retain(|(service, _), _| *service != served.service);
                 failed.insert(served.service.clone(), message);
             }
         }
@@ -115,11 +129,16 @@ impl Balancer {
         withdrawn.chain(all).map(|endpoint| endpoint.in_flight()).sum()
     }
 
-    /// Closes connections that were idle for too long. To be called about once a second.
-    pub(crate) fn sweep(&self, now: Instant) {
-        let mut inner = self.inner.lock();
-        inner.leaving.retain(|endpoint| endpoint.in_flight() > 0);
-        inner.endpoints.values().for_each(|endpoint| endpoint.sweep(now));
+    /// For how long service ports send a client to the same pod; ports not named do not care.
+    pub(crate) fn remember(&self, ports: &BTreeMap<PortKey, Duration>) {
+        for (key, backend) in &self.inner.lock().backends {
+            backend.remember(ports.get(key).copied());
+        }
+    }
+
+    /// Forgets what is over. To be called about once a second.
+    pub(crate) fn sweep(&self) {
+        self.inner.lock().leaving.retain(|endpoint| endpoint.in_flight() > 0);
     }
 }
 
@@ -129,6 +148,20 @@ impl Inner {
     }
 
     fn listen(&mut self, served: &Served) -> Result<(), String> {
+        let refused = |address: SocketAddr, error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("cannot listen on {address}: another process listens there")
+            }
+            _ => format!("cannot listen on {address}: {error}"),
+        };
+        for port in &served.udp_ports {
+            let key = (served.service.clone(), *port);
+            if !self.held.contains_key(&key) {
+                let address = SocketAddr::from((served.address, *port));
+                let socket = UdpSocket::bind(address).map_err(|error| refused(address, error))?;
+                self.held.insert(key, socket);
+            }
+        }
         for port in &served.ports {
             let key = (served.service.clone(), *port);
             if self.listeners.contains_key(&key) {
@@ -136,12 +169,7 @@ impl Inner {
             }
             let address = SocketAddr::from((served.address, *port));
             let listener =
-                Listener::bind(address, self.backend(&key)).map_err(|error| match error.kind() {
-                    std::io::ErrorKind::AddrInUse => {
-                        format!("cannot listen on {address}: another process listens there")
-                    }
-                    _ => format!("cannot listen on {address}: {error}"),
-                })?;
+                Listener::bind(address, self.backend(&key)).map_err(|error| refused(address, error))?;
             self.listeners.insert(key, (address, listener));
         }
         Ok(())

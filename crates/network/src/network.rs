@@ -135,7 +135,7 @@ impl Network {
         let mut balancers = LoadBalancers::new(self.client.clone());
         loop {
             let woken = tokio::time::timeout(TICK, self.proxy.services.notified()).await;
-            self.proxy.balancer.sweep(Instant::now());
+            self.proxy.balancer.sweep();
             let Some(services) = self.proxy.observed_services() else { continue };
             if woken.is_ok() || balancers.unfinished() {
                 balancers.reconcile(&services, &self.proxy.balancer, Instant::now()).await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod observed;
+pub(crate) mod stale;
 pub(crate) mod tracked;
 pub(crate) mod watch;
 pub(crate) mod withdrawal;
@@ -12,6 +13,7 @@ use crate::rules::model::{Node, Protocol, ServicePort};
 use crate::{BoxFuture, DataPlane, NetworkError};
 use observed::Observed;
 use parking_lot::Mutex;
+use stale::Flows;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -28,7 +30,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The node's service proxy, without the API: fed with [`Change`]s.
 pub(crate) struct Proxy {
     state: Mutex<State>,
-    rules: tokio::sync::Mutex<Rules>,
+    node: Node,
+    applied: tokio::sync::Mutex<Applied>,
     pub(crate) balancer: Balancer,
     /// Whether rules have to be compiled again.
     dirty: Notify,
@@ -36,6 +39,13 @@ pub(crate) struct Proxy {
     listed: channel::Sender<bool>,
     /// Told whenever services changed.
     pub(crate) services: Notify,
+}
+
+/// What the kernel has.
+struct Applied {
+    rules: Rules,
+    /// None: what an earlier run left.
+    flows: Option<Flows>,
 }
 
 #[derive(Default)]
@@ -50,7 +60,8 @@ impl Proxy {
     pub(crate) fn new(node: Node) -> Self {
         Self {
             state: Mutex::default(),
-            rules: tokio::sync::Mutex::new(Rules::new(node)),
+            applied: tokio::sync::Mutex::new(Applied { rules: Rules::new(node.clone()), flows: None }),
+            node,
             balancer: Balancer::default(),
             dirty: Notify::new(),
             listed: channel::channel(false).0,
@@ -60,7 +71,7 @@ impl Proxy {
 
     /// Makes the table if there is none.
     pub(crate) async fn prepare(&self) -> Result<(), NetworkError> {
-        self.rules.lock().await.prepare().await
+        self.applied.lock().await.rules.prepare().await
     }
 
     /// Takes note of a change; the rules follow.
@@ -111,10 +122,15 @@ impl Proxy {
     /// Brings balancer and kernel to what is known now.
     pub(crate) async fn apply(&self) -> Result<(), NetworkError> {
         // Locked first: whoever is second compiles what is known then, so the last one applied is the newest.
-        let mut rules = self.rules.lock().await;
-        let ports = self.state.lock().feed(&self.balancer);
+        let mut applied = self.applied.lock().await;
+        let ports = self.state.lock().feed(&self.node, &self.balancer);
         let begun = std::time::Instant::now();
-        rules.apply(&ports).await?;
+        applied.rules.apply(&ports).await?;
+        let flows = Flows::of(&ports);
+        if applied.flows.as_ref().is_none_or(|before| flows.lost_since(before)) {
+            forget(applied.flows.take().unwrap_or_default(), flows.clone()).await;
+        }
+        applied.flows = Some(flows);
         tracing::debug!(ports = ports.len(), took = ?begun.elapsed(), "service rules applied");
         Ok(())
     }
@@ -152,19 +168,34 @@ impl Proxy {
 impl State {
     /// Gives the balancer its endpoints and returns the ports for the rules. Under one lock, so that no older
     /// list can overtake a withdrawal.
-    fn feed(&mut self, balancer: &Balancer) -> Vec<ServicePort> {
+    fn feed(&mut self, node: &Node, balancer: &Balancer) -> Vec<ServicePort> {
         self.withdrawals.observe(&self.observed);
         let blocked = |endpoint: &observed::EndpointInfo| self.withdrawals.blocks(endpoint);
         let mut backends: BTreeMap<PortKey, Vec<SocketAddr>> = BTreeMap::new();
+        let mut affinities = BTreeMap::new();
         for (key, service) in self.observed.services.iter().filter(|(_, service)| service.load_balancer) {
             for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
-                let chosen = self.observed.chosen(key, port, blocked);
+                let chosen = self.observed.chosen_outside(key, service, port, node.node_cidr, blocked);
                 let addresses = chosen.into_iter().map(SocketAddr::V4).collect();
                 backends.insert((key.clone(), port.port), addresses);
+                if let Some(seconds) = service.affinity {
+                    affinities.insert((key.clone(), port.port), Duration::from_secs(seconds.into()));
+                }
             }
         }
         balancer.set(backends, true);
-        self.observed.service_ports(blocked)
+        balancer.remember(&affinities);
+        self.observed.service_ports(node.node_cidr, blocked)
+    }
+}
+
+/// Ends the UDP flows that lead to endpoints that left. Done after the rules, so that they begin anew by those.
+async fn forget(before: Flows, now: Flows) {
+    let stale = move |sent, answered| now.is_stale(&before, sent, answered);
+    let forgotten = tokio::task::spawn_blocking(move || tracked::forget_udp(stale)).await;
+    match forgotten.map_err(std::io::Error::other).and_then(|forgotten| forgotten) {
+        Ok(count) => tracing::debug!(count, "UDP flows forgotten"),
+        Err(error) => tracing::warn!(%error, "UDP flows to pods that left may go on"),
     }
 }
 

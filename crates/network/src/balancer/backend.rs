@@ -1,8 +1,10 @@
 //! What stands behind one port of a service: its endpoints, and how one is chosen and reached.
 
+use super::affinity::Affinity;
 use super::endpoint::{Endpoint, InFlight, Sender};
+use parking_lot::Mutex;
 use rand::Rng;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -20,6 +22,7 @@ pub(crate) struct Backend {
     /// `namespace/name` of the service, for messages.
     pub(crate) service: String,
     endpoints: watch::Sender<Arc<[Arc<Endpoint>]>>,
+    affinity: Mutex<Affinity>,
     patience: Duration,
 }
 
@@ -47,7 +50,7 @@ impl Backend {
 
     pub(crate) fn with_patience(service: String, patience: Duration) -> Arc<Self> {
         let (endpoints, _) = watch::channel(Arc::from([]));
-        Arc::new(Self { service, endpoints, patience })
+        Arc::new(Self { service, endpoints, affinity: Mutex::default(), patience })
     }
 
     /// Changes the endpoints; connections being made see it at once.
@@ -55,8 +58,26 @@ impl Backend {
         self.endpoints.send_replace(endpoints.into());
     }
 
+    /// For how long a client is sent to the same pod.
+    pub(crate) fn remember(&self, timeout: Option<Duration>) {
+        self.affinity.lock().set(timeout);
+    }
+
+    /// The endpoint for a client: the one it was sent to last if the service remembers that, else any.
+    fn choose(&self, client: IpAddr, but: &[SocketAddr]) -> Option<InFlight> {
+        let now = Instant::now();
+        let last = self.affinity.lock().get(client, now).filter(|last| !but.contains(last));
+        let again = last.and_then(|last| {
+            let all = self.endpoints.borrow().clone();
+            all.iter().find(|endpoint| endpoint.address == last)?.enter()
+        });
+        let chosen = again.or_else(|| self.choose_any(but))?;
+        self.affinity.lock().put(client, chosen.0.address, now);
+        Some(chosen)
+    }
+
     /// The less busy of two random endpoints that are not in `but`.
-    fn choose(&self, but: &[SocketAddr]) -> Option<InFlight> {
+    fn choose_any(&self, but: &[SocketAddr]) -> Option<InFlight> {
         let all = self.endpoints.borrow().clone();
         let usable = |endpoint: &&Arc<Endpoint>| !endpoint.is_retired() && !but.contains(&endpoint.address);
         let candidates: Vec<&Arc<Endpoint>> = all.iter().filter(usable).collect();
@@ -79,6 +100,7 @@ impl Backend {
     /// tried when there is no other.
     pub(crate) async fn reach(
         &self,
+        client: IpAddr,
         used: bool,
         avoid: Option<SocketAddr>,
     ) -> Result<(Link, InFlight), NoPod> {
@@ -87,7 +109,7 @@ impl Backend {
         let mut failed: Vec<SocketAddr> = avoid.into_iter().collect();
         let mut last = NoPod::None(self.service.clone());
         loop {
-            let Some(in_flight) = self.choose(&failed) else {
+            let Some(in_flight) = self.choose(client, &failed) else {
                 let now = Instant::now();
                 if now >= deadline {
                     return Err(last);
@@ -116,8 +138,8 @@ impl Backend {
     }
 
     /// Like [`Backend::reach`] for connections that are no HTTP: always a fresh one.
-    pub(crate) async fn connect(&self) -> Result<(TcpStream, InFlight), NoPod> {
-        match self.reach(false, None).await? {
+    pub(crate) async fn connect(&self, client: IpAddr) -> Result<(TcpStream, InFlight), NoPod> {
+        match self.reach(client, false, None).await? {
             (Link::Fresh(stream), in_flight) => Ok((stream, in_flight)),
             // Not given out without `used`.
             (Link::Used(_), _) => Err(NoPod::None(self.service.clone())),

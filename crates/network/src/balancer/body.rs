@@ -42,13 +42,13 @@ impl FromPod {
 
     fn finish(&mut self) {
         let Some((mut sender, in_flight)) = self.lease.take() else { return };
-        if sender.is_ready() {
+        if sender.requests.is_ready() {
             in_flight.0.keep(sender, Instant::now());
             return;
         }
         tokio::spawn(async move {
             // Fails if the pod does not want to keep the connection.
-            if sender.ready().await.is_ok() {
+            if sender.requests.ready().await.is_ok() {
                 in_flight.0.keep(sender, Instant::now());
             }
         });

@@ -9,13 +9,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A connection idle for longer is closed instead of used: node.js and others close after five seconds.
-pub(crate) const LONGEST_IDLE: Duration = Duration::from_secs(4);
+/// A connection idle for longer is closed. Servers that take one connection at a time can do nothing else while
+/// one is open, not even answer a readiness probe; opening another one costs a tenth of a millisecond.
+pub(crate) const LONGEST_IDLE: Duration = Duration::from_millis(100);
+/// A connection older than this is closed after its answer, for the same reason: under steady load none is idle.
+const LONGEST_LIFE: Duration = Duration::from_millis(500);
 /// Idle connections kept per pod.
 const MOST_IDLE: usize = 1024;
 
 /// The sending half of a connection to a pod.
-pub(crate) type Sender = SendRequest<Outgoing>;
+pub(crate) struct Sender {
+    pub(crate) requests: SendRequest<Outgoing>,
+    pub(crate) opened: Instant,
+}
 
 struct Idle {
     sender: Sender,
@@ -31,6 +37,8 @@ pub(crate) struct Endpoint {
     in_flight: AtomicUsize,
     retired: AtomicBool,
     idle: Mutex<Vec<Idle>>,
+    /// Whether somebody looks after `idle`.
+    sweeping: AtomicBool,
     /// Cancelled with `retired`, for those who have to wait for it.
     pub(crate) retiring: CancellationToken,
     /// Cancelled when the pod is gone for good: nothing will ever come back from it.
@@ -45,6 +53,7 @@ impl Endpoint {
             in_flight: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             idle: Mutex::new(Vec::new()),
+            sweeping: AtomicBool::new(false),
             retiring: CancellationToken::new(),
             gone: CancellationToken::new(),
         })
@@ -90,19 +99,39 @@ impl Endpoint {
                 idle.clear();
                 return None;
             }
-            if candidate.sender.is_ready() && !candidate.sender.is_closed() {
+            if candidate.sender.requests.is_ready() && !candidate.sender.requests.is_closed() {
                 return Some(candidate.sender);
             }
         }
         None
     }
 
-    /// Keeps a connection whose last response was read to its end.
-    pub(crate) fn keep(&self, sender: Sender, now: Instant) {
+    /// Keeps a connection whose last response was read to its end. Must be called within a tokio runtime.
+    pub(crate) fn keep(self: &Arc<Self>, sender: Sender, now: Instant) {
+        let old = now.saturating_duration_since(sender.opened) >= LONGEST_LIFE;
         let mut idle = self.idle.lock();
         // Checked under the lock, so that `retire` cannot miss this one.
-        if self.keeps && !self.is_retired() && idle.len() < MOST_IDLE {
+        if self.keeps && !old && !self.is_retired() && idle.len() < MOST_IDLE {
             idle.push(Idle { sender, since: now });
+            if !self.sweeping.swap(true, Ordering::SeqCst) {
+                tokio::spawn(Arc::clone(self).sweep_until_empty());
+            }
+        }
+    }
+
+    /// Closes connections idle for too long until there is none.
+    async fn sweep_until_empty(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LONGEST_IDLE / 2).await;
+            let now = Instant::now();
+            let young = |idle: &Idle| now.saturating_duration_since(idle.since) < LONGEST_IDLE;
+            let mut idle = self.idle.lock();
+            idle.retain(|idle| young(idle) && !idle.sender.requests.is_closed());
+            if idle.is_empty() {
+                // Under the lock: whoever keeps the next one starts this again.
+                self.sweeping.store(false, Ordering::SeqCst);
+                return;
+            }
         }
     }
 
@@ -110,12 +139,6 @@ impl Endpoint {
     /// leaves the waiting time of the closed connection (TIME_WAIT) with the pod instead of using up our ports.
     pub(crate) fn has_plenty(&self) -> bool {
         !self.keeps || self.idle.lock().len() >= 32
-    }
-
-    /// Closes connections idle for too long.
-    pub(crate) fn sweep(&self, now: Instant) {
-        let young = |idle: &Idle| now.saturating_duration_since(idle.since) < LONGEST_IDLE;
-        self.idle.lock().retain(|idle| young(idle) && !idle.sender.is_closed());
     }
 }
 

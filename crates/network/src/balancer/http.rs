@@ -20,8 +20,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often a request that can be repeated is sent at most.
@@ -64,9 +65,9 @@ async fn forward(backend: &Backend, mut request: Request<Incoming>, peer: Socket
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     headers::towards_pod(&mut request, upgrade.as_ref(), peer);
     let answered = if client.is_none() && repeatable(&request) {
-        send_repeatedly(backend, request).await
+        send_repeatedly(backend, request, peer.ip()).await
     } else {
-        send_once(backend, request).await
+        send_once(backend, request, peer.ip()).await
     };
     match answered {
         Ok((response, sender, in_flight)) => respond(response, sender, in_flight, client),
@@ -111,12 +112,17 @@ impl Failure {
     }
 }
 
-async fn send_repeatedly(backend: &Backend, request: Request<Incoming>) -> Result<Answer, Failure> {
+async fn send_repeatedly(
+    backend: &Backend,
+    request: Request<Incoming>,
+    client: IpAddr,
+) -> Result<Answer, Failure> {
     let (parts, _) = request.into_parts();
     let (mut attempt, mut avoid) = (1, None);
     loop {
         let copy = Request::from_parts(parts.clone(), Either::Right(Empty::new()));
-        let (link, in_flight) = backend.reach(attempt < ATTEMPTS, avoid).await.map_err(Failure::NoPod)?;
+        let (link, in_flight) =
+            backend.reach(client, attempt < ATTEMPTS, avoid).await.map_err(Failure::NoPod)?;
         // A connection used before may break without the pod being at fault.
         let blameless = matches!(link, Link::Used(_));
         match send(link, in_flight, copy).await {
@@ -133,10 +139,10 @@ async fn send_repeatedly(backend: &Backend, request: Request<Incoming>) -> Resul
     }
 }
 
-async fn send_once(backend: &Backend, request: Request<Incoming>) -> Result<Answer, Failure> {
+async fn send_once(backend: &Backend, request: Request<Incoming>, client: IpAddr) -> Result<Answer, Failure> {
     let mut request = request.map(Either::Left);
     loop {
-        let (link, in_flight) = backend.reach(false, None).await.map_err(Failure::NoPod)?;
+        let (link, in_flight) = backend.reach(client, false, None).await.map_err(Failure::NoPod)?;
         match send(link, in_flight, request).await {
             Ok(answer) => return Ok(answer),
             // Nothing of it was sent.
@@ -171,7 +177,7 @@ async fn send(link: Link, in_flight: InFlight, mut request: Request<Outgoing>) -
             return Err(Unanswered { request: Some(Box::new(request)), address, error: error.to_string() });
         }
     };
-    match sender.try_send_request(request).await {
+    match sender.requests.try_send_request(request).await {
         Ok(response) => Ok((response, sender, in_flight)),
         Err(mut failed) => {
             let request = failed.take_message().map(Box::new);
@@ -186,6 +192,7 @@ async fn handshake(stream: Patient, endpoint: &Arc<Endpoint>) -> hyper::Result<S
         .preserve_header_case(true)
         .handshake(TokioIo::new(stream))
         .await?;
+    let sender = Sender { requests: sender, opened: Instant::now() };
     let gone = endpoint.gone.clone();
     let connection = connection.with_upgrades();
     tokio::spawn(async move {

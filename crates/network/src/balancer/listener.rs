@@ -61,7 +61,7 @@ async fn serve(mut client: TcpStream, peer: SocketAddr, backend: Arc<Backend>, c
     let first = tokio::time::timeout(SILENCE, client.read_buf(&mut read)).await;
     let heard = match first {
         Ok(heard) => heard,
-        Err(_) => match wait_for_either(client, &backend, &mut read, &closing).await {
+        Err(_) => match wait_for_either(client, peer, &backend, &mut read, &closing).await {
             Some(silent) => {
                 client = silent;
                 Ok(read.len())
@@ -75,7 +75,7 @@ async fn serve(mut client: TcpStream, peer: SocketAddr, backend: Arc<Backend>, c
     }
     match listen_on(&mut client, &mut read, &closing).await {
         Some(Speech::Http) => http::serve(backend, Prefixed::new(read.freeze(), client), peer, closing).await,
-        Some(_) => tcp::serve(&backend, client, &read).await,
+        Some(_) => tcp::serve(&backend, client, peer, &read).await,
         None => {}
     }
 }
@@ -106,13 +106,14 @@ async fn listen_on(
 /// here, and None returned; if the client does, its connection comes back with what it said in `read`.
 async fn wait_for_either(
     mut client: TcpStream,
+    peer: SocketAddr,
     backend: &Backend,
     read: &mut BytesMut,
     closing: &CancellationToken,
 ) -> Option<TcpStream> {
     loop {
         let connected = tokio::select! {
-            connected = backend.connect() => connected,
+            connected = backend.connect(peer.ip()) => connected,
             heard = client.read_buf(read) => return matches!(heard, Ok(1..)).then_some(client),
             () = closing.cancelled() => return None,
         };

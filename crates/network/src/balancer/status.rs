@@ -199,12 +199,15 @@ fn served(
 ) -> (Vec<Served>, BTreeMap<Key, String>) {
     let (mut served, mut failed) = (Vec::new(), BTreeMap::new());
     for (key, service) in services.iter().filter(|(_, service)| service.load_balancer) {
-        let other = service.ports.iter().find(|port| port.protocol != Protocol::Tcp);
+        let other = service.ports.iter().find(|port| port.protocol == Protocol::Sctp);
+        let numbers = |protocol| {
+            let of = service.ports.iter().filter(move |port| port.protocol == protocol);
+            of.map(|port| port.port).collect()
+        };
         match (assigned.get(key), other) {
             (_, Some(port)) => {
-                let protocol = port.protocol.word().to_uppercase();
-                failed
-                    .insert(key.clone(), format!("port {}: only TCP is balanced, not {protocol}", port.port));
+                let why = format!("port {}: only TCP and UDP are balanced, not SCTP", port.port);
+                failed.insert(key.clone(), why);
             }
             (None, None) => {
                 let requested = service.requested_ip.map(|ip| format!(" {ip}")).unwrap_or_default();
@@ -213,7 +216,8 @@ fn served(
             (Some(address), None) => served.push(Served {
                 service: key.clone(),
                 address: *address,
-                ports: service.ports.iter().map(|port| port.port).collect(),
+                ports: numbers(Protocol::Tcp),
+                udp_ports: numbers(Protocol::Udp),
             }),
         }
     }
@@ -286,9 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn udp_is_refused_with_a_reason() {
-        let message = "port 80: only TCP is balanced, not UDP".to_owned();
-        assert_eq!(plan(service(&[], Protocol::Udp), Ok(())), [Step::Complain(key("kubia"), message)]);
+    fn udp_is_served_and_sctp_refused_with_a_reason() {
+        let write = Step::Write(key("kubia"), vec!["127.0.0.1".into()]);
+        assert_eq!(plan(service(&[], Protocol::Udp), Ok(())), [write]);
+        let message = "port 80: only TCP and UDP are balanced, not SCTP".to_owned();
+        assert_eq!(plan(service(&[], Protocol::Sctp), Ok(())), [Step::Complain(key("kubia"), message)]);
     }
 
     #[test]

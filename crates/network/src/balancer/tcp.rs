@@ -3,6 +3,7 @@
 use super::backend::Backend;
 use super::endpoint::InFlight;
 use std::io;
+use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -12,8 +13,8 @@ const BUFFER: usize = 32 * 1024;
 
 /// Joins a client with a pod, giving the pod first what was read from the client already. A client for which
 /// there is no pod is reset.
-pub(crate) async fn serve(backend: &Backend, mut client: TcpStream, read: &[u8]) {
-    match backend.connect().await {
+pub(crate) async fn serve(backend: &Backend, mut client: TcpStream, peer: SocketAddr, read: &[u8]) {
+    match backend.connect(peer.ip()).await {
         Ok((pod, in_flight)) => join(&mut client, read, pod, in_flight).await,
         Err(error) => {
             tracing::debug!(%error, "resetting client");

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -127,7 +127,7 @@ impl World {
 
     fn served(&self) -> Served {
         let IpAddr::V4(address) = self.address.ip() else { unreachable!("bound to IPv4") };
-        Served { service: key(), address, ports: vec![self.address.port()] }
+        Served { service: key(), address, ports: vec![self.address.port()], udp_ports: vec![] }
     }
 
     fn pods<'a>(&self, pods: impl IntoIterator<Item = &'a Pod>) {
@@ -398,6 +398,72 @@ async fn withdrawing_closes_idle_connections_and_lets_work_be_finished() {
     });
     assert_eq!(answer.unwrap(), (200, "done".to_owned()));
     assert_eq!(world.balancer.in_flight(address.ip()), 0);
+}
+
+/// A server that does nothing else while a connection is open.
+async fn one_at_a_time(listener: TcpListener) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let mut client = BufReader::new(client);
+        while let Some(_request) = read_request(&mut client).await {
+            let wrote = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            if wrote.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_one_connection_at_a_time_is_not_held_from_its_probes() {
+    let world = World::new().await;
+    let listener = TcpListener::bind((fresh_address(), 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(one_at_a_time(listener));
+    world.balancer.set(BTreeMap::from([((key(), world.address.port()), vec![address])]), true);
+    let mut client = world.client().await;
+    client.ok("GET", "").await;
+    let probe = async || {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+        begun.elapsed()
+    };
+    // While the balancer's connection is idle, and while it never is.
+    assert!(probe().await < Duration::from_secs(1));
+    let busy = tokio::spawn(async move {
+        loop {
+            client.ok("GET", "").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    for _ in 0..3 {
+        let took = probe().await;
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+    }
+    assert!(!busy.is_finished());
+    busy.abort();
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_client_is_sent_to_the_pod_it_was_sent_to_last_if_the_service_wants_that() {
+    let world = World::new().await;
+    let (one, two, three) = (
+        Pod::start(Manners::Keeps).await,
+        Pod::start(Manners::Keeps).await,
+        Pod::start(Manners::Keeps).await,
+    );
+    world.pods([&one, &two, &three]);
+    world.balancer.remember(&BTreeMap::from([((key(), world.address.port()), Duration::from_secs(60))]));
+    for _ in 0..10 {
+        world.client().await.ok("GET", "").await;
+        world.client().await.ok("POST", "x").await;
+    }
+    let mut served = [one.served(), two.served(), three.served()];
+    served.sort();
+    assert_eq!(served, [0, 0, 20]);
 }
 
 #[tokio::test]

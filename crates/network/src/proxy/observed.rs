@@ -1,7 +1,8 @@
 //! What the proxy knows of the API: services and endpoint slices, cut down to what it needs.
 
 use crate::rules::model::{Protocol, ServicePort};
-use k8s_openapi::api::core::v1::Service;
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -53,11 +54,24 @@ pub(crate) struct ServiceInfo {
     /// `spec.publishNotReadyAddresses`.
     pub(crate) publishes_not_ready: bool,
     pub(crate) external_ips: Vec<Ipv4Addr>,
+    /// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy` are `Local`.
+    pub(crate) only_local: Locality,
+    /// `timeoutSeconds` of `spec.sessionAffinityConfig`, if `spec.sessionAffinity` is `ClientIP`.
+    pub(crate) affinity: Option<u32>,
     /// `spec.loadBalancerIP`, if it is an address.
     pub(crate) requested_ip: Option<Ipv4Addr>,
     /// `status.loadBalancer.ingress[].ip`.
     pub(crate) ingress: Vec<String>,
     pub(crate) ports: Vec<Port>,
+}
+
+/// Whether connections stay on the node they arrive at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Locality {
+    /// Those to the ClusterIP.
+    pub(crate) internal: bool,
+    /// All others.
+    pub(crate) external: bool,
 }
 
 /// An address in an EndpointSlice.
@@ -128,11 +142,26 @@ impl From<&Service> for ServiceInfo {
             selects: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
             publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
             external_ips: v4(spec.external_ips.as_ref()),
+            only_local: Locality {
+                internal: spec.internal_traffic_policy.as_deref() == Some("Local"),
+                external: spec.external_traffic_policy.as_deref() == Some("Local"),
+            },
+            affinity: affinity(spec),
             requested_ip: spec.load_balancer_ip.as_deref().and_then(|address| address.parse().ok()),
             ingress: ingress.filter_map(|ingress| ingress.ip.clone()).collect(),
             ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
         }
     }
+}
+
+/// Upstream's default is three hours.
+fn affinity(spec: &ServiceSpec) -> Option<u32> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|client| client.timeout_seconds).unwrap_or(10800);
+    u32::try_from(seconds).ok().filter(|seconds| *seconds > 0)
 }
 
 fn service_port(given: &k8s_openapi::api::core::v1::ServicePort) -> Option<Port> {
@@ -255,22 +284,63 @@ impl Observed {
         chosen.into_iter().collect()
     }
 
-    /// Every port of every service that has a ClusterIP, as the rules want it.
-    pub(crate) fn service_ports(&self, blocked: impl Fn(&EndpointInfo) -> bool + Copy) -> Vec<ServicePort> {
+    /// The same, of those on this node only if `local` is given: this node's pods.
+    fn chosen_within(
+        &self,
+        service: &Key,
+        port: &Port,
+        local: Option<Ipv4Net>,
+        blocked: impl Fn(&EndpointInfo) -> bool,
+    ) -> Vec<SocketAddrV4> {
+        let elsewhere = |endpoint: &EndpointInfo| local.is_some_and(|node| !node.contains(&endpoint.address));
+        self.chosen(service, port, |endpoint| blocked(endpoint) || elsewhere(endpoint))
+    }
+
+    /// Where connections to a port of a service from outside the cluster go.
+    pub(crate) fn chosen_outside(
+        &self,
+        key: &Key,
+        service: &ServiceInfo,
+        port: &Port,
+        node: Ipv4Net,
+        blocked: impl Fn(&EndpointInfo) -> bool,
+    ) -> Vec<SocketAddrV4> {
+        self.chosen_within(key, port, service.only_local.external.then_some(node), blocked)
+    }
+
+    /// Every port of every service that has a ClusterIP, as the rules of a node with these pods want it.
+    pub(crate) fn service_ports(
+        &self,
+        node: Ipv4Net,
+        blocked: impl Fn(&EndpointInfo) -> bool + Copy,
+    ) -> Vec<ServicePort> {
         let mut all = Vec::new();
         for (key, service) in &self.services {
             let Some(cluster_ip) = service.cluster_ip else { continue };
+            let internal = service.only_local.internal.then_some(node);
             all.extend(service.ports.iter().map(|port| ServicePort {
                 name: if port.name.is_empty() { key.to_string() } else { format!("{key}:{}", port.name) },
                 protocol: port.protocol,
                 cluster_ip,
                 port: port.port,
                 node_port: port.node_port,
-                external_ips: service.external_ips.clone(),
-                endpoints: self.chosen(key, port, blocked),
+                external_ips: service.external_addresses(port.protocol),
+                endpoints: self.chosen_within(key, port, internal, blocked),
+                external_endpoints: self.chosen_outside(key, service, port, node, blocked),
+                affinity: service.affinity,
             }));
         }
         all
+    }
+}
+
+impl ServiceInfo {
+    /// Addresses beside the ClusterIP on which packets are translated. The balancer's is one of them for UDP,
+    /// of which it only keeps others away from the port.
+    fn external_addresses(&self, protocol: Protocol) -> Vec<Ipv4Addr> {
+        let balanced = self.load_balancer && protocol == Protocol::Udp;
+        let ours = self.ingress.iter().filter(|_| balanced).filter_map(|ip| ip.parse().ok());
+        self.external_ips.iter().copied().chain(ours.filter(Ipv4Addr::is_loopback)).collect()
     }
 }
 

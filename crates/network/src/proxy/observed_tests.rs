@@ -1,6 +1,10 @@
 use super::*;
 use serde_json::json;
 
+fn node() -> Ipv4Net {
+    "10.244.0.0/24".parse().unwrap()
+}
+
 fn service() -> Service {
     serde_json::from_value(json!({
         "metadata": {"namespace": "default", "name": "kubia", "uid": "s1"},
@@ -36,7 +40,8 @@ fn chosen(endpoints: &[(&str, bool, bool, bool)], blocked: &[&str]) -> Vec<Strin
     let mut observed = Observed::default();
     observed.service(&service());
     observed.slice(&slice(endpoints));
-    let ports = observed.service_ports(|endpoint| blocked.contains(&endpoint.address.to_string().as_str()));
+    let ports =
+        observed.service_ports(node(), |endpoint| blocked.contains(&endpoint.address.to_string().as_str()));
     assert_eq!(ports.len(), 1);
     ports[0].endpoints.iter().map(ToString::to_string).collect()
 }
@@ -76,7 +81,7 @@ fn headless_services_have_no_rules() {
     headless.spec.as_mut().unwrap().cluster_ip = Some("None".into());
     let mut observed = Observed::default();
     observed.service(&headless);
-    assert!(observed.service_ports(|_| false).is_empty());
+    assert!(observed.service_ports(node(), |_| false).is_empty());
 }
 
 #[test]
@@ -85,5 +90,53 @@ fn a_deleted_slice_takes_its_endpoints_along() {
     observed.service(&service());
     observed.slice(&slice(&[READY]));
     observed.slice_gone(&slice(&[]));
-    assert!(observed.service_ports(|_| false)[0].endpoints.is_empty());
+    assert!(observed.service_ports(node(), |_| false)[0].endpoints.is_empty());
+}
+
+fn endpoints(spec: serde_json::Value) -> (Vec<String>, Vec<String>) {
+    let mut service = serde_json::to_value(service()).unwrap();
+    spec.as_object().unwrap().iter().for_each(|(field, value)| service["spec"][field] = value.clone());
+    let mut observed = Observed::default();
+    observed.service(&serde_json::from_value(service).unwrap());
+    observed.slice(&slice(&[READY, ("10.244.9.9", true, true, false)]));
+    let ports = observed.service_ports(node(), |_| false);
+    let texts = |all: &[SocketAddrV4]| all.iter().map(ToString::to_string).collect();
+    (texts(&ports[0].endpoints), texts(&ports[0].external_endpoints))
+}
+
+#[test]
+fn a_service_that_stays_on_its_node_has_only_the_nodes_pods() {
+    let (here, all) =
+        (vec!["10.244.0.5:8080".to_owned()], vec!["10.244.0.5:8080".into(), "10.244.9.9:8080".into()]);
+    assert_eq!(endpoints(json!({})), (all.clone(), all.clone()));
+    assert_eq!(endpoints(json!({"externalTrafficPolicy": "Local"})), (all.clone(), here.clone()));
+    assert_eq!(endpoints(json!({"internalTrafficPolicy": "Local"})), (here, all));
+}
+
+#[test]
+fn affinity_lasts_as_long_as_the_service_says() {
+    let affinity = |spec: serde_json::Value| {
+        let mut service = serde_json::to_value(service()).unwrap();
+        spec.as_object().unwrap().iter().for_each(|(field, value)| service["spec"][field] = value.clone());
+        ServiceInfo::from(&serde_json::from_value::<Service>(service).unwrap()).affinity
+    };
+    assert_eq!(affinity(json!({"sessionAffinity": "None"})), None);
+    assert_eq!(affinity(json!({"sessionAffinity": "ClientIP"})), Some(10800));
+    let config = json!({"clientIP": {"timeoutSeconds": 7}});
+    assert_eq!(affinity(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config})), Some(7));
+}
+
+#[test]
+fn the_balancers_address_is_translated_for_udp_only() {
+    let mut service = service();
+    let ports = service.spec.as_mut().unwrap().ports.as_mut().unwrap();
+    let udp = k8s_openapi::api::core::v1::ServicePort { protocol: Some("UDP".into()), ..ports[0].clone() };
+    ports.push(udp);
+    let mut observed = Observed::default();
+    observed.service(&service);
+    let ports = observed.service_ports(node(), |_| false);
+    let addresses =
+        |index: usize| ports[index].external_ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(addresses(0), ["192.0.2.7"]);
+    assert_eq!(addresses(1), ["192.0.2.7", "127.0.0.1"]);
 }

@@ -36,7 +36,8 @@ const SETS: [(&str, &str, &str); 6] = [
 /// The rules for these services.
 pub(crate) fn compile(node: &Node, services: &[ServicePort]) -> Ruleset {
     let sets = SETS.iter().map(|(_, name, _)| (*name, BTreeMap::new())).collect();
-    let mut rules = Ruleset { node: node.clone(), chains: BTreeMap::new(), sets };
+    let (memories, chains) = (BTreeMap::new(), BTreeMap::new());
+    let mut rules = Ruleset { node: node.clone(), memories, chains, sets };
     for service in services {
         add_service(&mut rules, service);
     }
@@ -46,20 +47,43 @@ pub(crate) fn compile(node: &Node, services: &[ServicePort]) -> Ruleset {
 fn add_service(rules: &mut Ruleset, service: &ServicePort) {
     let protocol = service.protocol.word();
     let port = service.port;
-    let chain = format!("svc-{}-{protocol}-{port}", service.cluster_ip);
-    let verdict = (!service.endpoints.is_empty()).then(|| format!("goto {chain}"));
-    let (destinations, node_ports) =
-        if verdict.is_some() { (SERVICES, NODE_PORTS) } else { (REFUSED, REFUSED_NODE_PORTS) };
-    for address in std::iter::once(&service.cluster_ip).chain(&service.external_ips) {
-        insert(rules, destinations, format!("{address} . {protocol} . {port}"), verdict.clone());
-    }
-    if let Some(node_port) = service.node_port {
-        insert(rules, node_ports, format!("{protocol} . {node_port}"), verdict.clone());
-    }
-    if verdict.is_none() {
+    let inside = add_chain(rules, "svc", service, &service.endpoints);
+    let (destinations, _) = maps(inside.as_ref());
+    insert(rules, destinations, format!("{} . {protocol} . {port}", service.cluster_ip), inside.clone());
+    if service.external_ips.is_empty() && service.node_port.is_none() {
         return;
     }
-    for endpoint in &service.endpoints {
+    let outside = if service.external_endpoints == service.endpoints {
+        inside
+    } else {
+        add_chain(rules, "ext", service, &service.external_endpoints)
+    };
+    let (destinations, node_ports) = maps(outside.as_ref());
+    for address in &service.external_ips {
+        insert(rules, destinations, format!("{address} . {protocol} . {port}"), outside.clone());
+    }
+    if let Some(node_port) = service.node_port {
+        insert(rules, node_ports, format!("{protocol} . {node_port}"), outside);
+    }
+}
+
+/// Where destinations with and without endpoints go.
+fn maps(verdict: Option<&String>) -> (&'static str, &'static str) {
+    if verdict.is_some() { (SERVICES, NODE_PORTS) } else { (REFUSED, REFUSED_NODE_PORTS) }
+}
+
+/// The chain that chooses one of these endpoints, and how to go there; None without endpoints.
+fn add_chain(
+    rules: &mut Ruleset,
+    prefix: &str,
+    service: &ServicePort,
+    endpoints: &[SocketAddrV4],
+) -> Option<String> {
+    if endpoints.is_empty() {
+        return None;
+    }
+    let protocol = service.protocol.word();
+    for endpoint in endpoints {
         let ip = endpoint.ip();
         if rules.node.node_cidr.contains(ip) {
             insert(rules, HAIRPIN, format!("{ip} . {ip}"), None);
@@ -67,7 +91,21 @@ fn add_service(rules: &mut Ruleset, service: &ServicePort) {
             insert(rules, ELSEWHERE, format!("{ip} . {protocol} . {}", endpoint.port()), None);
         }
     }
-    rules.chains.insert(chain, translation(service));
+    let chain = format!("{prefix}-{}-{protocol}-{}", service.cluster_ip, service.port);
+    let translated = match service.affinity {
+        None => translation(service, endpoints),
+        Some(seconds) => {
+            let memories: Vec<String> = endpoints
+                .iter()
+                .map(|endpoint| format!("{chain}-{endpoint}-{seconds}s").replace(':', "-"))
+                .collect();
+            let rules_of_chain = remembering(service, endpoints, &memories);
+            rules.memories.extend(memories.into_iter().map(|memory| (memory, seconds)));
+            rules_of_chain
+        }
+    };
+    rules.chains.insert(chain.clone(), translated);
+    Some(format!("goto {chain}"))
 }
 
 fn insert(rules: &mut Ruleset, set: &'static str, key: String, value: Option<String>) {
@@ -78,32 +116,50 @@ fn insert(rules: &mut Ruleset, set: &'static str, key: String, value: Option<Str
 /// Services with more endpoints than this choose by one lookup instead of by one comparison per endpoint.
 const MOST_RULES: usize = 128;
 
-/// The rules that send a new connection to one of the endpoints. Session affinity would go in front of them.
+/// The rules that send a new connection to one of the endpoints.
 ///
 /// Of n endpoints the first is taken with probability 1/n, the next of the rest with 1/(n-1), and so on, the
 /// last without a condition. One rule with a map would be shorter, but the elements of a replaced rule's map end
 /// with the transaction, and a packet that is in the old rule at that moment would find nothing and be refused.
-fn translation(service: &ServicePort) -> Vec<String> {
+fn translation(service: &ServicePort, endpoints: &[SocketAddrV4]) -> Vec<String> {
     let protocol = service.protocol.word();
     let comment = comment(&service.name);
-    let count = service.endpoints.len();
+    let count = endpoints.len();
     if count > MOST_RULES {
         let choice = |(index, endpoint): (usize, &SocketAddrV4)| {
             format!("{index} : {} . {}", endpoint.ip(), endpoint.port())
         };
-        let choices: Vec<String> = service.endpoints.iter().enumerate().map(choice).collect();
+        let choices: Vec<String> = endpoints.iter().enumerate().map(choice).collect();
         let choices = choices.join(", ");
         let choose = format!("numgen random mod {count} map {{ {choices} }}");
         return vec![format!("meta l4proto {protocol} dnat ip to {choose} {comment}")];
     }
     let rule = |(index, endpoint): (usize, &SocketAddrV4)| {
-        let choose = match count - index {
-            1 => String::new(),
-            left => format!("numgen random mod {left} 0 "),
-        };
+        let choose = choose(count - index);
         format!("meta l4proto {protocol} {choose}dnat ip to {endpoint} {comment}")
     };
-    service.endpoints.iter().enumerate().map(rule).collect()
+    endpoints.iter().enumerate().map(rule).collect()
+}
+
+/// One of so many that are left.
+fn choose(left: usize) -> String {
+    if left == 1 { String::new() } else { format!("numgen random mod {left} 0 ") }
+}
+
+/// The same for a service that remembers its clients (`sessionAffinity`): first the rules for those an endpoint
+/// remembers, one set each, then the choice. Every new connection makes the endpoint remember for the whole time.
+fn remembering(service: &ServicePort, endpoints: &[SocketAddrV4], memories: &[String]) -> Vec<String> {
+    let protocol = service.protocol.word();
+    let comment = comment(&service.name);
+    let remember =
+        |memory: &str, endpoint| format!("update @{memory} {{ ip saddr }} dnat ip to {endpoint} {comment}");
+    let known = endpoints.iter().zip(memories).map(|(endpoint, memory)| {
+        format!("meta l4proto {protocol} ip saddr @{memory} {}", remember(memory, endpoint))
+    });
+    let fresh = endpoints.iter().zip(memories).enumerate().map(|(index, (endpoint, memory))| {
+        format!("meta l4proto {protocol} {}{}", choose(endpoints.len() - index), remember(memory, endpoint))
+    });
+    known.chain(fresh).collect()
 }
 
 /// nft allows 128 bytes in a comment; names come from the API, but quotes must not end up here in any case.
@@ -148,9 +204,13 @@ pub(crate) fn remove(instance: &str) -> String {
     format!("add table ip {table}\ndelete table ip {table}\n")
 }
 
-/// The order matters: chains before the elements that point to them, and the other way round for deletion.
+/// The order matters: what remembers before the rules that ask it, chains before the elements that point to them, and the other way round for deletion.
 fn changes(text: &mut String, old: &Ruleset, new: &Ruleset) {
     let table = new.node.table();
+    for (memory, seconds) in new.memories.iter().filter(|(memory, _)| !old.memories.contains_key(*memory)) {
+        let kind = format!("type ipv4_addr ; size 65535 ; flags dynamic,timeout ; timeout {seconds}s ;");
+        let _ = writeln!(text, "add set ip {table} {memory} {{ {kind} }}");
+    }
     for (chain, rules) in &new.chains {
         match old.chains.get(chain) {
             Some(before) if before == rules => continue,
@@ -181,6 +241,9 @@ fn changes(text: &mut String, old: &Ruleset, new: &Ruleset) {
     }
     for chain in old.chains.keys().filter(|chain| !new.chains.contains_key(*chain)) {
         let _ = writeln!(text, "flush chain ip {table} {chain}\ndelete chain ip {table} {chain}");
+    }
+    for memory in old.memories.keys().filter(|memory| !new.memories.contains_key(*memory)) {
+        let _ = writeln!(text, "delete set ip {table} {memory}");
     }
 }
 

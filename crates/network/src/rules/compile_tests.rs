@@ -19,6 +19,8 @@ fn service(endpoints: &[&str]) -> ServicePort {
         node_port: Some(30080),
         external_ips: vec!["192.0.2.7".parse().unwrap()],
         endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
+        external_endpoints: endpoints.iter().map(|text| text.parse().unwrap()).collect(),
+        affinity: None,
     }
 }
 
@@ -124,4 +126,47 @@ fn replacing_starts_from_an_empty_table_in_the_same_transaction() {
     );
     assert!(text.contains("iifname \"sga1b2c3*\" ip daddr 127.0.0.0/8 drop"));
     assert!(text.contains("snat to 10.244.0.1"));
+}
+
+#[test]
+fn a_service_with_affinity_asks_its_endpoints_memories_first() {
+    let sticky = |endpoints: &[&str]| ServicePort { affinity: Some(60), ..service(endpoints) };
+    let text = step(&[], &[sticky(&["10.244.0.5:8080", "10.244.0.6:8080"])]);
+    let lines: Vec<&str> = text.lines().take(7).collect();
+    let memory = |ip: &str| format!("svc-10.96.0.10-tcp-80-{ip}-8080-60s");
+    let (five, six) = (memory("10.244.0.5"), memory("10.244.0.6"));
+    let set = |memory: &str| {
+        let kind = "type ipv4_addr ; size 65535 ; flags dynamic,timeout ; timeout 60s ;";
+        format!("add set ip sagong-a1b2c3 {memory} {{ {kind} }}")
+    };
+    let rule = |condition: &str, memory: &str, ip: &str| {
+        format!(
+            "add rule ip sagong-a1b2c3 svc-10.96.0.10-tcp-80 meta l4proto tcp {condition}update @{memory} \
+             {{ ip saddr }} dnat ip to {ip}:8080 comment \"default/kubia:http\""
+        )
+    };
+    assert_eq!(lines[..2], [set(&five), set(&six)]);
+    assert_eq!(lines[3], rule(&format!("ip saddr @{five} "), &five, "10.244.0.5"));
+    assert_eq!(lines[5], rule("numgen random mod 2 0 ", &five, "10.244.0.5"));
+    assert_eq!(lines[6], rule("", &six, "10.244.0.6"));
+
+    let text = step(&[sticky(&["10.244.0.5:8080", "10.244.0.6:8080"])], &[sticky(&["10.244.0.6:8080"])]);
+    assert!(!text.contains("add set") && text.ends_with(&format!("delete set ip sagong-a1b2c3 {five}\n")));
+}
+
+#[test]
+fn connections_from_outside_go_to_endpoints_of_their_own_if_the_service_wants_that() {
+    let mut local = service(&["10.244.0.5:8080", "10.244.9.9:8080"]);
+    local.external_endpoints.truncate(1);
+    let rules = compile(&node(), &[local.clone()]);
+    assert_eq!(rules.chains["svc-10.96.0.10-tcp-80"].len(), 2);
+    assert_eq!(rules.chains["ext-10.96.0.10-tcp-80"].len(), 1);
+    let outside = Some("goto ext-10.96.0.10-tcp-80".to_owned());
+    assert_eq!(rules.sets[SERVICES]["192.0.2.7 . tcp . 80"], outside);
+    assert_eq!(rules.sets[NODE_PORTS]["tcp . 30080"], outside);
+    local.external_endpoints.clear();
+    let rules = compile(&node(), &[local]);
+    assert!(rules.sets[REFUSED].contains_key("192.0.2.7 . tcp . 80"));
+    assert!(rules.sets[REFUSED_NODE_PORTS].contains_key("tcp . 30080"));
+    assert!(rules.sets[SERVICES].contains_key("10.96.0.10 . tcp . 80"));
 }

@@ -68,16 +68,42 @@ pub(crate) struct ServicePort {
     pub(crate) node_port: Option<u16>,
     /// `spec.externalIPs`.
     pub(crate) external_ips: Vec<Ipv4Addr>,
-    /// Sorted, without duplicates; empty: connections are refused.
+    /// For connections to the ClusterIP. Sorted, without duplicates; empty: connections are refused.
     pub(crate) endpoints: Vec<SocketAddrV4>,
+    /// The same for all other addresses: only those on this node if the service wants that.
+    pub(crate) external_endpoints: Vec<SocketAddrV4>,
+    /// For how many seconds a client is sent to the endpoint it was sent to last.
+    pub(crate) affinity: Option<u32>,
 }
 
 /// The changing part of the table: chains, and elements of maps and sets. Base chains are fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ruleset {
     pub(crate) node: Node,
+    /// Sets that remember clients by endpoint, and for how many seconds.
+    pub(crate) memories: BTreeMap<String, u32>,
     /// Chain name to its rules.
     pub(crate) chains: BTreeMap<String, Vec<String>>,
     /// Map or set name to its elements: key, and verdict for a map.
     pub(crate) sets: BTreeMap<&'static str, BTreeMap<String, Option<String>>>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A TCP port 80 without endpoints, to be varied.
+    pub(crate) fn service_port() -> ServicePort {
+        ServicePort {
+            name: "default/kubia:http".into(),
+            protocol: Protocol::Tcp,
+            cluster_ip: Ipv4Addr::new(10, 96, 0, 20),
+            port: 80,
+            node_port: None,
+            external_ips: Vec::new(),
+            endpoints: Vec::new(),
+            external_endpoints: Vec::new(),
+            affinity: None,
+        }
+    }
 }

@@ -323,6 +323,7 @@ mod tests {
     use k8s_openapi::api::apps::v1::Deployment;
     use k8s_openapi::api::core::v1::{Node, Pod};
     use rstest::rstest;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[rstest]
     #[case(KindRef::of::<Pod>(), "default", "a", None, "/api/v1/namespaces/default/pods/a")]
@@ -337,6 +338,47 @@ mod tests {
         #[case] expected: &str,
     ) {
         assert_eq!(path(&kind, &Key::new(namespace, name), subresource), expected);
+    }
+
+    /// An API server that refuses the request with this number, counting from one.
+    fn refusing(number: usize, requests: Arc<AtomicUsize>) -> Client {
+        let service = tower::service_fn(move |_: Request<kube::client::Body>| {
+            let refused = requests.fetch_add(1, Ordering::SeqCst) + 1 == number;
+            let (code, body) = match refused {
+                true => (
+                    403,
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                        "reason": "Forbidden", "message": "exceeded quota"}),
+                ),
+                false => (201, json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}})),
+            };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            let response = http::Response::builder().status(code).body(body);
+            std::future::ready(response)
+        });
+        Client::new(service, "default")
+    }
+
+    #[rstest]
+    #[case::the_first(1, 1)]
+    #[case::one_of_the_third_batch(5, 7)]
+    #[case::none(0, 20)]
+    #[tokio::test]
+    async fn a_slow_start_makes_one_two_four_writes_and_stops_after_a_batch_that_fails(
+        #[case] failing: usize,
+        #[case] expected: usize,
+    ) {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let client = refusing(failing, requests.clone());
+        let (tasks, shutdown) = Default::default();
+        let recorder = Recorder::start(client.clone(), "test", jiff::Timestamp::now, &tasks, &shutdown);
+        let applier = Applier::new(client, Arc::default(), recorder, 64);
+        let creates = (0..20).map(|_| Write::create(Pod::default())).collect();
+        let plan = Plan { steps: vec![Step::slow_start(creates)], ..Plan::default() };
+        let outcome = applier.apply(plan).await;
+        assert_eq!(outcome.failure.is_some(), failing > 0);
+        assert_eq!(requests.load(Ordering::SeqCst), expected);
+        assert_eq!(outcome.receipts.len(), expected - usize::from(failing > 0));
     }
 
     #[test]

@@ -335,6 +335,33 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_is_deleted_only_as_it_was_seen_and_that_it_changed_is_no_failure() {
+        let mut snapshot = snapshot(1, 2, json!(null));
+        for pod in &mut snapshot.pods {
+            Arc::make_mut(pod).metadata.resource_version = Some("7".into());
+        }
+        let plan = plan(&snapshot, now());
+        let delete = plan.writes().find(|write| write.verb.name() == "delete").unwrap();
+        let crate::plan::Verb::Delete(options) = &delete.verb else { unreachable!() };
+        assert_eq!(options.resource_version.as_deref(), Some("7"));
+        assert!(options.uid.is_some());
+        let changed = Failure {
+            verb: "delete",
+            kind: KindRef::of::<Pod>(),
+            key: delete.key.clone(),
+            code: 409,
+            reason: "Conflict".into(),
+            message: "Precondition failed".into(),
+        };
+        assert!(after_failure(&snapshot, &changed, now()).is_idle());
+        let failed = Failure { code: 500, reason: "InternalError".into(), ..changed };
+        let told = after_failure(&snapshot, &failed, now());
+        let set = told.writes().find_map(|write| write.object::<ReplicaSet>()).unwrap();
+        let condition = &set.status.as_ref().unwrap().conditions.as_ref().unwrap()[0];
+        assert_eq!(condition.reason.as_deref(), Some("FailedDelete"));
+    }
+
+    #[test]
     fn a_plan_looks_again_when_the_next_pod_becomes_available() {
         let mut snapshot = snapshot(1, 1, json!(null));
         Arc::make_mut(&mut snapshot.owner).spec.as_mut().unwrap().min_ready_seconds = Some(10);

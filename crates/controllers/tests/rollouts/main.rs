@@ -155,12 +155,39 @@ fn a_paused_rollout_does_not_start_a_new_version_but_scales() {
     world.settle(ENOUGH, |_| {});
     assert_eq!(reason(&world, "Progressing"), "DeploymentPaused");
     assert_eq!(world.images(), BTreeMap::from([("v1".to_owned(), 3)]));
+    world.apply(|deployment| set_image(deployment, "v3"));
+    world.settle(ENOUGH, |_| {});
+    assert_eq!(world.images(), BTreeMap::from([("v1".to_owned(), 3)]));
     world.apply(|deployment| deployment.spec.as_mut().unwrap().replicas = Some(5));
     world.settle(ENOUGH, |_| {});
     assert_eq!(world.images(), BTreeMap::from([("v1".to_owned(), 5)]));
     world.apply(|deployment| deployment.spec.as_mut().unwrap().paused = None);
     world.settle(ENOUGH, |_| {});
-    assert_complete(&world, 5, "v2");
+    assert_complete(&world, 5, "v3");
+    assert_eq!(
+        revisions(&world),
+        BTreeMap::from([(1, 0), (2, 5)]),
+        "what was never rolled out has no revision"
+    );
+}
+
+#[test]
+fn a_third_version_in_mid_rollout_stops_the_second_from_growing_at_once() {
+    let mut world = created(10, spec(10, 2, 2, "RollingUpdate"));
+    world.broken_image = Some("slow".into());
+    world.apply(|deployment| set_image(deployment, "slow"));
+    world.settle_now(ENOUGH);
+    let size = |world: &World| revisions(world)[&2];
+    assert_eq!(size(&world), 4, "surge and what may be missing; none of them is ready");
+    world.apply(|deployment| set_image(deployment, "v3"));
+    let mut last = size(&world);
+    world.settle(ENOUGH, |world| {
+        check_limits(world, 0);
+        assert!(size(world) <= last, "the second grew from {last} to {}", size(world));
+        last = size(world);
+    });
+    assert_complete(&world, 10, "v3");
+    assert_eq!(revisions(&world), BTreeMap::from([(1, 0), (2, 0), (3, 10)]));
 }
 
 #[test]

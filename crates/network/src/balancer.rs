@@ -21,6 +21,7 @@ use backend::Backend;
 use endpoint::Endpoint;
 use listener::Listener;
 use parking_lot::Mutex;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -156,10 +157,9 @@ impl Inner {
         };
         for port in &served.udp_ports {
             let key = (served.service.clone(), *port);
-            if !self.held.contains_key(&key) {
+            if let Entry::Vacant(free) = self.held.entry(key) {
                 let address = SocketAddr::from((served.address, *port));
-                let socket = UdpSocket::bind(address).map_err(|error| refused(address, error))?;
-                self.held.insert(key, socket);
+                free.insert(UdpSocket::bind(address).map_err(|error| refused(address, error))?);
             }
         }
         for port in &served.ports {

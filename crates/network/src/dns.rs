@@ -57,7 +57,7 @@ pub(crate) enum Step {
     /// Say nothing.
     Nothing,
     /// It takes longer: see [`Dns::finish`].
-    Wait(Box<Message>, Judgement),
+    Wait(Box<Message>, Option<Judgement>),
 }
 
 impl Dns {
@@ -76,49 +76,41 @@ impl Dns {
     pub(crate) fn begin(&self, proxy: &Proxy, bytes: &[u8], stream: bool) -> Step {
         let query = match answer::read(bytes) {
             Ok(query) => query,
-            Err(Judgement::Answer(error)) => return send(error, u16::MAX),
-            Err(_) => return Step::Nothing,
+            Err(Some(error)) => return send(*error, u16::MAX),
+            Err(None) => return Step::Nothing,
         };
         let limit = limit(&query, stream);
         let unknown = answer::question(&query).is_ok_and(|asked| answer::is_ours(&self.zone, asked))
             && !proxy.is_listed();
         let judgement = if unknown { None } else { Some(self.judge(proxy, &query)) };
         match judgement {
-            Some(Judgement::Answer(message)) => send(message, limit),
-            Some(Judgement::Ignore) => Step::Nothing,
+            Some(Judgement::Answer(message)) => send(*message, limit),
             Some(Judgement::Forward) => match self.remembered(&query, None) {
                 Some(theirs) => send(answer::relay(&query, Vec::new(), theirs), limit),
-                None => Step::Wait(Box::new(query), Judgement::Forward),
+                None => Step::Wait(query, Some(Judgement::Forward)),
             },
-            Some(longer) => Step::Wait(Box::new(query), longer),
-            None => Step::Wait(Box::new(query), Judgement::Ignore),
+            longer => Step::Wait(query, longer),
         }
     }
 
-    /// Answers what needs others; None if nothing can be said.
+    /// Answers what needs others, or what could not be judged yet because nothing was known; None if nothing can
+    /// be said.
     pub(crate) async fn finish(
         &self,
         proxy: &Proxy,
         query: Message,
-        judgement: Judgement,
+        judgement: Option<Judgement>,
         stream: bool,
     ) -> Option<Vec<u8>> {
         let judgement = match judgement {
-            // Not judged yet: nothing was known.
-            Judgement::Ignore => {
-                if proxy.listed_within(FIRST_LISTS).await {
-                    self.judge(proxy, &query)
-                } else {
-                    Judgement::Answer(answer::reply(&query, ResponseCode::ServFail))
-                }
-            }
-            known => known,
+            Some(known) => known,
+            None if proxy.listed_within(FIRST_LISTS).await => self.judge(proxy, &query),
+            None => Judgement::Answer(answer::reply(&query, ResponseCode::ServFail).into()),
         };
         let message = match judgement {
-            Judgement::Answer(message) => message,
+            Judgement::Answer(message) => *message,
             Judgement::Forward => self.forward(&query, Vec::new(), None).await,
             Judgement::Complete(chain, name) => self.forward(&query, chain, Some(name)).await,
-            Judgement::Ignore => return None,
         };
         let limit = limit(&query, stream);
         answer::write(message, limit)

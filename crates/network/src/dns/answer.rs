@@ -20,20 +20,19 @@ const LONGEST_CHAIN: usize = 8;
 #[derive(Debug)]
 pub(crate) enum Judgement {
     /// Send this.
-    Answer(Message),
+    Answer(Box<Message>),
     /// Ask other servers.
     Forward,
     /// The records so far, and the name other servers have to be asked about to complete them.
     Complete(Vec<Record>, Name),
-    /// It is no query: say nothing, two servers would go on answering each other.
-    Ignore,
 }
 
-/// Reads a message; one that makes no sense is answered by an error or not at all.
-pub(crate) fn read(bytes: &[u8]) -> Result<Message, Judgement> {
+/// Reads a query. One that makes no sense is answered by the error. What is no query at all is not answered: two
+/// servers would go on answering each other.
+pub(crate) fn read(bytes: &[u8]) -> Result<Box<Message>, Option<Box<Message>>> {
     match Message::from_vec(bytes) {
-        Ok(message) if message.metadata.message_type == MessageType::Query => Ok(message),
-        Ok(_) => Err(Judgement::Ignore),
+        Ok(message) if message.metadata.message_type == MessageType::Query => Ok(Box::new(message)),
+        Ok(_) => Err(None),
         Err(error) => {
             tracing::debug!(%error, "query that makes no sense");
             // The identifier, if there is one, and whether it is a query at all.
@@ -41,9 +40,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Message, Judgement> {
                 [a, b, flags, ..] if flags & 0x80 == 0 => {
                     let id = u16::from_be_bytes([*a, *b]);
                     let refused = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
-                    Err(Judgement::Answer(refused))
+                    Err(Some(Box::new(refused)))
                 }
-                _ => Err(Judgement::Ignore),
+                _ => Err(None),
             }
         }
     }
@@ -74,7 +73,7 @@ pub(crate) fn is_ours(zone: &Zone, question: &Query) -> bool {
 pub(crate) fn judge(zone: &Zone, known: Known<'_>, query: &Message, turn: usize, serial: u32) -> Judgement {
     let asked = match question(query) {
         Ok(asked) => asked,
-        Err(code) => return Judgement::Answer(reply(query, code)),
+        Err(code) => return Judgement::Answer(reply(query, code).into()),
     };
     if asked.query_class() != DNSClass::IN {
         return Judgement::Forward;
@@ -91,16 +90,18 @@ pub(crate) fn judge(zone: &Zone, known: Known<'_>, query: &Message, turn: usize,
             Found::Alias(target) => {
                 chain.push(zone::alias(&name, &target));
                 if asked.query_type() == RecordType::CNAME {
-                    return Judgement::Answer(ours(query, ResponseCode::NoError, chain));
+                    return Judgement::Answer(ours(query, ResponseCode::NoError, chain).into());
                 }
                 if chain.len() >= LONGEST_CHAIN {
-                    return Judgement::Answer(reply(query, ResponseCode::ServFail));
+                    return Judgement::Answer(reply(query, ResponseCode::ServFail).into());
                 }
                 name = target;
             }
-            Found::NoName => return Judgement::Answer(negative(zone, query, &subject, true, chain, serial)),
+            Found::NoName => {
+                return Judgement::Answer(negative(zone, query, &subject, true, chain, serial).into());
+            }
             Found::Records { answers, .. } if answers.is_empty() => {
-                return Judgement::Answer(negative(zone, query, &subject, false, chain, serial));
+                return Judgement::Answer(negative(zone, query, &subject, false, chain, serial).into());
             }
             Found::Records { mut answers, additionals } => {
                 let middle = turn % answers.len();
@@ -108,7 +109,7 @@ pub(crate) fn judge(zone: &Zone, known: Known<'_>, query: &Message, turn: usize,
                 chain.extend(answers);
                 let mut message = ours(query, ResponseCode::NoError, chain);
                 message.additionals = additionals;
-                return Judgement::Answer(message);
+                return Judgement::Answer(message.into());
             }
         }
     }

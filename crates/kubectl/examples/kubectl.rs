@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    sagong_kubectl::run(std::env::args_os().skip(1).collect(), "kubectl").await
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    let code = runtime.block_on(sagong_kubectl::run(std::env::args_os().skip(1).collect(), "kubectl"));
+    // A read of standard input under way must not hold up the end.
+    runtime.shutdown_background();
+    code
 }

@@ -85,7 +85,17 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
         context.err("Flag --record has been deprecated, --record will be removed in the future\n");
     }
     match command.run {
-        Some(run) => run(&context).await,
+        Some(run) => match run(&context).await {
+            Err(Failure::HelpOnly) => {
+                help::show(command, &path, false);
+                Ok(())
+            }
+            Err(error @ Failure::WithHelp(_)) => {
+                help::show(command, &path, false);
+                Err(error)
+            }
+            other => other,
+        },
         None if command.name == ROOT.name => {
             help::show(command, &path, false);
             Ok(())

@@ -15,6 +15,10 @@ pub(crate) enum Failure {
     Many(Vec<Failure>),
     /// Nothing to print; the exit code.
     Exit(u8),
+    /// A sentence, below the command's help.
+    WithHelp(String),
+    /// The command's help is all there is to say; no failure to the shell.
+    HelpOnly,
     /// A failure with an exit code of its own.
     Code(u8, Box<Failure>),
 }
@@ -69,7 +73,8 @@ impl Failure {
                 texts.dedup();
                 if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) }
             }
-            Failure::Exit(_) => String::new(),
+            Failure::WithHelp(text) => text.clone(),
+            Failure::Exit(_) | Failure::HelpOnly => String::new(),
             Failure::Code(_, inner) => inner.text(),
         }
     }
@@ -92,7 +97,7 @@ impl Failure {
     /// What goes to standard error, with its newline; empty for nothing.
     pub(crate) fn shown(&self) -> String {
         let mut text = match self {
-            Failure::Exit(_) => return String::new(),
+            Failure::Exit(_) | Failure::HelpOnly => return String::new(),
             Failure::Code(_, inner) => return inner.shown(),
             Failure::Many(all) if all.len() == 1 => return all[0].shown(),
             Failure::Many(all) => all.iter().map(|one| format!("{}\n", one.line())).collect(),
@@ -119,7 +124,8 @@ impl Failure {
                 }
             }
             Failure::Many(_) => format!("error: {}", self.text()),
-            Failure::Exit(_) => String::new(),
+            Failure::WithHelp(text) => format!("error: {text}"),
+            Failure::Exit(_) | Failure::HelpOnly => String::new(),
             Failure::Code(_, inner) => inner.line(),
         }
     }

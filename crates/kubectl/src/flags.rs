@@ -2,7 +2,7 @@
 //! words for wrong ones.
 
 use crate::failure::{Failure, Outcome, quote};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub(crate) struct Parsed {
     pub(crate) order: Vec<(&'static str, String)>,
     /// Arguments that are no flags.
     pub(crate) args: Vec<String>,
+    /// Flags of the command that have the name of one that every command has, and hide it.
+    own: BTreeSet<&'static str>,
     /// How many of them stood before `--`.
     pub(crate) dash: Option<usize>,
 }
@@ -76,6 +78,10 @@ impl Parsed {
     /// Whether the flag was given.
     pub(crate) fn given(&self, name: &str) -> bool {
         self.values.contains_key(name)
+    }
+    /// A text of a flag that every command has; empty if the command has a flag of its own by that name.
+    pub(crate) fn global(&self, name: &str) -> &str {
+        if self.own.contains(name) { "" } else { self.text(name) }
     }
     /// A text; the default if it was not given.
     pub(crate) fn text(&self, name: &str) -> &str {
@@ -109,6 +115,10 @@ impl Parsed {
 pub(crate) fn parse(flags: &[&[Flag]], args: &[String]) -> Outcome<Parsed> {
     let mut parsed = Parsed::default();
     for flag in flags.iter().flat_map(|flags| flags.iter()) {
+        if parsed.defaults.contains_key(flag.name) {
+            parsed.own.insert(flag.name);
+            continue;
+        }
         parsed.defaults.insert(flag.name, flag.default);
     }
     let mut rest = args.iter();

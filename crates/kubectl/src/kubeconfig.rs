@@ -76,6 +76,19 @@ impl Kubeconfig {
         Ok(all)
     }
 
+    /// The same; a missing file is an empty one, also if a flag names it.
+    ///
+    /// # Errors
+    /// A file cannot be read or is no kubeconfig.
+    pub(crate) fn load_or_empty(flags: &Parsed) -> Outcome<Self> {
+        let (files, _) = files(flags);
+        if files.iter().any(|file| file.exists()) {
+            Self::load(flags)
+        } else {
+            Ok(Self { preferences: json!({}), ..Self::default() })
+        }
+    }
+
     /// Reads one file only; an empty one if it is missing.
     ///
     /// # Errors
@@ -197,7 +210,7 @@ impl Kubeconfig {
     pub(crate) fn chosen(&self, flags: &Parsed) -> Outcome<(Value, Value)> {
         let context = self.context(flags)?;
         let name = |flag: &str, field: &str| -> String {
-            let given = flags.text(flag);
+            let given = flags.global(flag);
             if given.is_empty() {
                 context.and_then(|context| context[field].as_str()).unwrap_or_default().to_owned()
             } else {
@@ -216,8 +229,8 @@ impl Kubeconfig {
             None => Ok(json!({})),
         };
         let mut cluster =
-            find("clusters", "cluster", &cluster_name, &self.clusters, !flags.text("cluster").is_empty())?;
-        let mut user = find("users", "auth info", &user_name, &self.users, !flags.text("user").is_empty())?;
+            find("clusters", "cluster", &cluster_name, &self.clusters, !flags.global("cluster").is_empty())?;
+        let mut user = find("users", "auth info", &user_name, &self.users, !flags.global("user").is_empty())?;
         override_cluster(&mut cluster, flags);
         override_user(&mut user, flags);
         Ok((cluster, user))

@@ -38,7 +38,7 @@ async fn answer(context: &Context, condition: &str, verb: &str, done: &str) -> O
     let teller = Teller::from_flags(context)?;
     let mut args = Vec::new();
     if !flags.args.is_empty() {
-        args.push("certificatesigningrequest".to_owned());
+        args.push("certificatesigningrequests".to_owned());
         args.extend(flags.args.iter().map(|name| name.rsplit('/').next().unwrap_or_default().to_owned()));
     }
     let mut builder = Builder::new(context, &args);

@@ -1,13 +1,14 @@
-//! `config …`: kubeconfig files.
+//! `config …`: kubeconfig files. Here what only reads them; `file` writes, `entry` and `property` change.
+
+pub(crate) mod entry;
+mod file;
+pub(crate) mod property;
 
 use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag, short};
-use crate::kubeconfig::{self, Kubeconfig};
+use crate::kubeconfig::Kubeconfig;
 use crate::printers::{Format, PRINT, json, table, yaml};
-use serde_json::{Map, Value, json};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 
 /// No flags.
 pub(crate) const NONE: [&[Flag]; 1] = [&[]];
@@ -26,52 +27,6 @@ pub(crate) const CONTEXTS_FLAGS: [&[Flag]; 1] = [&[
     short("output", 'o', Takes::Text, "", "name"),
     flag("no-headers", Takes::Bool, "false", "No headings"),
 ]];
-/// Flags of `config set-context`.
-pub(crate) const SET_CONTEXT_FLAGS: [&[Flag]; 1] =
-    [&[flag("current", Takes::Bool, "false", "The context in use")]];
-/// Flags of `config set-cluster` and `config set-credentials`.
-pub(crate) const SET_FLAGS: [&[Flag]; 1] = [&[
-    flag("embed-certs", Takes::Bool, "false", "Put the files in"),
-    flag("proxy-url", Takes::Text, "", "Proxy"),
-]];
-
-fn usage_count(context: &Context, count: usize, usage: &str) -> Outcome {
-    if context.flags.args.len() == count {
-        return Ok(());
-    }
-    let _ = usage;
-    fail(format!("Unexpected args: [{}]", context.flags.args.join(" ")))
-}
-
-/// The file that is written: the one an entry came from, or the first.
-fn target(context: &Context, config: &Kubeconfig, entry: &str) -> PathBuf {
-    if let Some(origin) = config.origins.get(entry) {
-        return origin.clone();
-    }
-    let (files, _) = kubeconfig::files(&context.flags);
-    let existing = files.iter().find(|file| file.exists()).or(files.last());
-    existing.cloned().unwrap_or_else(|| kubeconfig::home().join(".kube/config"))
-}
-
-fn save(file: &PathBuf, config: &Kubeconfig) -> Outcome {
-    let mut value = config.to_value();
-    for list in ["clusters", "contexts", "users"] {
-        if value[list].is_null() {
-            value[list] = json!([]);
-        }
-    }
-    if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    // Written beside and renamed, so that nobody reads half a file.
-    let beside = file.with_extension("tmp");
-    let mut options = std::fs::OpenOptions::new();
-    let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    std::io::Write::write_all(&mut opened, yaml::document(&value).as_bytes())?;
-    std::fs::rename(&beside, file)?;
-    Ok(())
-}
-
 /// `config view`.
 ///
 /// # Errors
@@ -99,7 +54,9 @@ pub(crate) async fn view(context: &Context) -> Outcome {
         shown.users.retain(|name, _| *name == user);
         shown.current = current;
     }
-    if !flags.on("raw") && !flags.on("flatten") {
+    if flags.on("flatten") {
+        flatten(&mut shown)?;
+    } else if !flags.on("raw") {
         redact(&mut shown);
     }
     let value = shown.to_value();
@@ -107,6 +64,30 @@ pub(crate) async fn view(context: &Context) -> Outcome {
         Format::Human | Format::Yaml => out(&yaml::document(&value)),
         Format::Json => out(&(json::pretty(&value) + "\n")),
         format => out(&format.show(&value, true)?),
+    }
+    Ok(())
+}
+
+/// Puts files into the entries that name them.
+fn flatten(config: &mut Kubeconfig) -> Outcome {
+    let origins = config.origins.clone();
+    let of = |list: &str, name: &str| origins.get(&format!("{list}/{name}")).cloned();
+    for (list, entries, fields) in [
+        ("clusters", &mut config.clusters, ["certificate-authority"].as_slice()),
+        ("users", &mut config.users, ["client-certificate", "client-key"].as_slice()),
+    ] {
+        for (name, entry) in entries.iter_mut() {
+            for field in fields {
+                let Some(path) = entry[*field].as_str().filter(|path| !path.is_empty()) else { continue };
+                let directory = of(list, name).and_then(|file| file.parent().map(|d| d.to_owned()));
+                let path = directory.unwrap_or_default().join(path);
+                let data = file::base64_of(&path)?;
+                entry[format!("{field}-data")] = data.into();
+                if let Some(map) = entry.as_object_mut() {
+                    map.remove(*field);
+                }
+            }
+        }
     }
     Ok(())
 }
@@ -211,265 +192,5 @@ pub(crate) async fn get_clusters(context: &Context) -> Outcome {
 pub(crate) async fn get_users(context: &Context) -> Outcome {
     out("NAME\n");
     context.config().await?.users.keys().for_each(|name| out(&format!("{name}\n")));
-    Ok(())
-}
-
-/// `config use-context`.
-///
-/// # Errors
-/// There is no such context.
-pub(crate) async fn use_context(context: &Context) -> Outcome {
-    usage_count(context, 1, "use-context CONTEXT_NAME")?;
-    let name = &context.flags.args[0];
-    let config = context.config().await?;
-    if !config.contexts.contains_key(name) {
-        return fail(format!("no context exists with the name: \"{name}\""));
-    }
-    let (files, _) = kubeconfig::files(&context.flags);
-    let file = files
-        .iter()
-        .find(|file| Kubeconfig::load_file(file).is_ok_and(|c| !c.current.is_empty()))
-        .cloned()
-        .unwrap_or_else(|| target(context, config, ""));
-    let mut one = Kubeconfig::load_file(&file)?;
-    one.current = name.clone();
-    save(&file, &one)?;
-    out(&format!("Switched to context \"{name}\".\n"));
-    Ok(())
-}
-
-/// `config set-context`.
-///
-/// # Errors
-/// The file cannot be written.
-pub(crate) async fn set_context(context: &Context) -> Outcome {
-    let flags = &context.flags;
-    let config = context.config().await?;
-    let name = if flags.on("current") {
-        if config.current.is_empty() {
-            return fail("no current context is set");
-        }
-        config.current.clone()
-    } else {
-        match flags.args.as_slice() {
-            [name] => name.clone(),
-            _ => return Err(context.usage(&format!("Unexpected args: [{}]", flags.args.join(" ")))),
-        }
-    };
-    set(
-        context,
-        "contexts",
-        "Context",
-        &name,
-        &[("cluster", "cluster"), ("user", "user"), ("namespace", "namespace")],
-    )
-}
-
-/// `config set-cluster`.
-///
-/// # Errors
-/// The file cannot be written.
-pub(crate) async fn set_cluster(context: &Context) -> Outcome {
-    usage_count(context, 1, "set-cluster NAME")?;
-    let name = context.flags.args[0].clone();
-    context.config().await?;
-    let fields = [
-        ("server", "server"),
-        ("certificate-authority", "certificate-authority"),
-        ("insecure-skip-tls-verify", "insecure-skip-tls-verify"),
-        ("tls-server-name", "tls-server-name"),
-        ("proxy-url", "proxy-url"),
-    ];
-    set(context, "clusters", "Cluster", &name, &fields)
-}
-
-/// `config set-credentials`.
-///
-/// # Errors
-/// The file cannot be written.
-pub(crate) async fn set_credentials(context: &Context) -> Outcome {
-    usage_count(context, 1, "set-credentials NAME")?;
-    let name = context.flags.args[0].clone();
-    context.config().await?;
-    let fields = [
-        ("token", "token"),
-        ("username", "username"),
-        ("password", "password"),
-        ("client-certificate", "client-certificate"),
-        ("client-key", "client-key"),
-    ];
-    set(context, "users", "User", &name, &fields)
-}
-
-fn set(context: &Context, list: &str, what: &str, name: &str, fields: &[(&str, &str)]) -> Outcome {
-    let flags = &context.flags;
-    let all = Kubeconfig::load(flags).unwrap_or_default();
-    let file = target(context, &all, &format!("{list}/{name}"));
-    let mut config = Kubeconfig::load_file(&file)?;
-    let entries = match list {
-        "contexts" => &mut config.contexts,
-        "clusters" => &mut config.clusters,
-        _ => &mut config.users,
-    };
-    let existed = entries.contains_key(name);
-    let entry = entries.entry(name.to_owned()).or_insert_with(|| Value::Object(Map::new()));
-    for (flag, field) in fields.iter().filter(|(flag, _)| flags.given(flag)) {
-        let value = flags.text(flag);
-        entry[*field] =
-            if *flag == "insecure-skip-tls-verify" { flags.on(flag).into() } else { value.into() };
-        if flags.on("embed-certs") && (field.starts_with("certificate") || field.starts_with("client")) {
-            use base64::Engine;
-            let bytes = std::fs::read(value).map_err(|e| {
-                Failure::Message(format!(
-                    "could not read {field} data from {value}: open {value}: {}",
-                    crate::failure::io_text(&e)
-                ))
-            })?;
-            entry[format!("{field}-data")] = base64::engine::general_purpose::STANDARD.encode(bytes).into();
-            if let Some(map) = entry.as_object_mut() {
-                map.remove(*field);
-            }
-        }
-    }
-    save(&file, &config)?;
-    match (what, existed) {
-        ("Context", true) => out(&format!("Context \"{name}\" modified.\n")),
-        ("Context", false) => out(&format!("Context \"{name}\" created.\n")),
-        _ => out(&format!("{what} \"{name}\" set.\n")),
-    }
-    Ok(())
-}
-
-/// `config delete-context`.
-///
-/// # Errors
-/// There is no such context.
-pub(crate) async fn delete_context(context: &Context) -> Outcome {
-    delete(context, "contexts", "context").await
-}
-
-/// `config delete-cluster`.
-///
-/// # Errors
-/// There is no such cluster.
-pub(crate) async fn delete_cluster(context: &Context) -> Outcome {
-    delete(context, "clusters", "cluster").await
-}
-
-/// `config delete-user`.
-///
-/// # Errors
-/// There is no such user.
-pub(crate) async fn delete_user(context: &Context) -> Outcome {
-    delete(context, "users", "user").await
-}
-
-async fn delete(context: &Context, list: &str, what: &str) -> Outcome {
-    let [name] = context.flags.args.as_slice() else {
-        return Err(context.usage(&format!("you must specify a {what} to delete")));
-    };
-    let all = context.config().await?;
-    let file = target(context, all, &format!("{list}/{name}"));
-    let mut config = Kubeconfig::load_file(&file)?;
-    let entries = match list {
-        "contexts" => &mut config.contexts,
-        "clusters" => &mut config.clusters,
-        _ => &mut config.users,
-    };
-    if entries.remove(name).is_none() {
-        return fail(format!("cannot delete {what} {name}, not in {}", file.display()));
-    }
-    if what == "context" && all.current == *name {
-        context.err("warning: this removed your active context, use \"kubectl config use-context\" to select a different one\n");
-    }
-    save(&file, &config)?;
-    let shown = if what == "context" || what == "cluster" || what == "user" {
-        format!("deleted {what} {name} from {}\n", file.display())
-    } else {
-        String::new()
-    };
-    out(&shown);
-    Ok(())
-}
-
-/// `config rename-context`.
-///
-/// # Errors
-/// The old one is missing, or the new one is there.
-pub(crate) async fn rename_context(context: &Context) -> Outcome {
-    usage_count(context, 2, "rename-context CONTEXT_NAME NEW_NAME")?;
-    let (old, new) = (&context.flags.args[0], &context.flags.args[1]);
-    let all = context.config().await?;
-    let file = target(context, all, &format!("contexts/{old}"));
-    let mut config = Kubeconfig::load_file(&file)?;
-    if !all.contexts.contains_key(old) {
-        return fail(format!("cannot rename the context \"{old}\", it's not in {}", file.display()));
-    }
-    if all.contexts.contains_key(new) {
-        return fail(format!(
-            "cannot rename the context \"{old}\", the context \"{new}\" already exists in {}",
-            file.display()
-        ));
-    }
-    if let Some(entry) = config.contexts.remove(old) {
-        config.contexts.insert(new.clone(), entry);
-    }
-    if config.current == *old {
-        config.current = new.clone();
-    }
-    save(&file, &config)?;
-    out(&format!("Context \"{old}\" renamed to \"{new}\".\n"));
-    Ok(())
-}
-
-/// `config set` and `config unset`.
-///
-/// # Errors
-/// There is no such property.
-pub(crate) async fn set_property(context: &Context) -> Outcome {
-    let unset = context.command.ends_with("unset");
-    usage_count(
-        context,
-        if unset { 1 } else { 2 },
-        if unset { "unset PROPERTY_NAME" } else { "set PROPERTY_NAME PROPERTY_VALUE" },
-    )?;
-    let property = &context.flags.args[0];
-    let all = context.config().await?;
-    let file = target(context, all, "");
-    let mut config = Kubeconfig::load_file(&file)?;
-    let parts: Vec<&str> = property.split('.').collect();
-    let value = context.flags.args.get(1).cloned().unwrap_or_default();
-    match parts.as_slice() {
-        ["current-context"] => config.current = value.clone(),
-        [list @ ("contexts" | "clusters" | "users"), name, rest @ ..] => {
-            let entries = match *list {
-                "contexts" => &mut config.contexts,
-                "clusters" => &mut config.clusters,
-                _ => &mut config.users,
-            };
-            match rest {
-                [] if unset => {
-                    entries.remove(*name);
-                }
-                [field] if unset => {
-                    if let Some(map) = entries.get_mut(*name).and_then(Value::as_object_mut) {
-                        map.remove(*field);
-                    }
-                }
-                [field] => {
-                    let entry = entries.entry((*name).to_owned()).or_insert_with(|| json!({}));
-                    entry[*field] = match value.as_str() {
-                        "true" => true.into(),
-                        "false" => false.into(),
-                        text => text.into(),
-                    };
-                }
-                _ => return fail(format!("unable to parse {property}")),
-            }
-        }
-        _ => return fail(format!("unable to locate path {property}")),
-    }
-    save(&file, &config)?;
-    out(&format!("Property \"{property}\" {}.\n", if unset { "unset" } else { "set" }));
     Ok(())
 }

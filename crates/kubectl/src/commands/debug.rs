@@ -1,6 +1,6 @@
 //! `debug`: one more container in a pod that runs.
 
-use crate::context::Context;
+use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail, quote};
 use crate::flags::{Flag, Takes, flag, short};
 use crate::object::{self, list, text};
@@ -19,7 +19,7 @@ pub(crate) const FLAGS: [&[Flag]; 1] = [&[
     flag("env", Takes::Array, "[]", "NAME=VALUE"),
     flag("image", Takes::Text, "", "Image of the container"),
     flag("image-pull-policy", Takes::Text, "", "Always, IfNotPresent or Never"),
-    flag("profile", Takes::Text, "general", "Unused: what the container may do is as for any other"),
+    flag("profile", Takes::Text, "legacy", "Unused: what the container may do is as for any other"),
     short("quiet", 'q', Takes::Bool, "false", "Say less"),
     short("stdin", 'i', Takes::Bool, "false", "Pass standard input"),
     flag("target", Takes::Text, "", "Container whose processes are to be seen"),
@@ -50,7 +50,13 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     }
     let wanted = flags.text("target");
     if !wanted.is_empty() && !flags.on("quiet") {
-        context.err(&format!("Targeting container {}. If you don't see processes from this container it may be because the container runtime doesn't support this feature.\n", quote(wanted)));
+        out(&format!(
+            "Targeting container {}. If you don't see processes from this container it may be because the container runtime doesn't support this feature.\n",
+            quote(wanted)
+        ));
+    }
+    if flags.text("profile") == "legacy" {
+        context.err("--profile=legacy is deprecated and will be removed in the future. It is recommended to explicitly specify a profile, for example \"--profile=general\".\n");
     }
     let mut info = pod_target::object(context, std::slice::from_ref(target), "debug").await?;
     if info.mapping.kind != "Pod" {

@@ -60,7 +60,7 @@ async fn schedulable(context: &Context, verb: &str) -> Outcome<Vec<Info>> {
         return Err(context.usage(&format!("USAGE: {verb} NODE [flags]")));
     }
     if !flags.args.is_empty() && !flags.text("selector").is_empty() {
-        return Err(context.usage("error: cannot specify both a node name and a --selector option"));
+        return Err(context.usage("cannot specify both a node name and a --selector option"));
     }
     let dry_run = DryRun::from_flags(context)?;
     let mut args = vec!["nodes".to_owned()];
@@ -223,7 +223,8 @@ async fn empty(context: &Context, node: &Info, dry_run: DryRun) -> Outcome {
         }
     }
     if !refusals.is_empty() {
-        return Failure::aggregate(sayings(&refusals).into_iter().map(Failure::Message).collect());
+        let refused = |why: String| Failure::Verbatim(format!("cannot delete {why}"));
+        return Failure::aggregate(sayings(&refusals).into_iter().map(refused).collect());
     }
     if !warnings.is_empty() {
         context.err(&format!("Warning: {}\n", sayings(&warnings).join("; ")));

@@ -8,8 +8,9 @@ pub(super) fn show(command: &Command, path: &str, complain: bool) {
     let mut text = format!("{}\n", command.about);
     if !command.commands.is_empty() {
         text.push_str("\nAvailable Commands:\n");
+        let width = command.commands.iter().map(|inner| inner.name.len()).max().unwrap_or(0) + 3;
         for inner in command.commands {
-            text.push_str(&format!("  {:<16}{}\n", inner.name, inner.about));
+            text.push_str(&format!("  {:<width$}{}\n", inner.name, inner.about));
         }
     }
     let flags: Vec<&Flag> = command.flags.iter().flat_map(|flags| flags.iter()).collect();

@@ -34,6 +34,15 @@ pub(crate) async fn help(context: &Context) -> Outcome {
     Box::pin(super::run(args, &context.name)).await
 }
 
+/// Runs `alpha`.
+///
+/// # Errors
+/// Never.
+pub(crate) async fn alpha(context: &Context) -> Outcome {
+    context.err(&format!("No alpha commands are available in this version of {}\n", context.name));
+    Ok(())
+}
+
 /// Runs `plugin list`.
 ///
 /// # Errors

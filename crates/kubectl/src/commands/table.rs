@@ -218,21 +218,21 @@ const CONFIG: &[Command] = &[
         &[],
         "Delete the specified cluster from the kubeconfig",
         &config::NONE,
-        config::delete_cluster
+        config::entry::delete_cluster
     ),
     inner!(
         "delete-context",
         &[],
         "Delete the specified context from the kubeconfig",
         &config::NONE,
-        config::delete_context
+        config::entry::delete_context
     ),
     inner!(
         "delete-user",
         &[],
         "Delete the specified user from the kubeconfig",
         &config::NONE,
-        config::delete_user
+        config::entry::delete_user
     ),
     inner!(
         "get-clusters",
@@ -254,37 +254,49 @@ const CONFIG: &[Command] = &[
         &[],
         "Rename a context from the kubeconfig file",
         &config::NONE,
-        config::rename_context
+        config::entry::rename_context
     ),
-    inner!("set", &[], "Set an individual value in a kubeconfig file", &config::NONE, config::set_property),
-    inner!("set-cluster", &[], "Set a cluster entry in kubeconfig", &config::SET_FLAGS, config::set_cluster),
+    inner!(
+        "set",
+        &[],
+        "Set an individual value in a kubeconfig file",
+        &config::property::SET_FLAGS,
+        config::property::set
+    ),
+    inner!(
+        "set-cluster",
+        &[],
+        "Set a cluster entry in kubeconfig",
+        &config::entry::CLUSTER_FLAGS,
+        config::entry::set_cluster
+    ),
     inner!(
         "set-context",
         &[],
         "Set a context entry in kubeconfig",
-        &config::SET_CONTEXT_FLAGS,
-        config::set_context
+        &config::entry::CONTEXT_FLAGS,
+        config::entry::set_context
     ),
     inner!(
         "set-credentials",
         &[],
         "Set a user entry in kubeconfig",
-        &config::SET_FLAGS,
-        config::set_credentials
+        &config::entry::USER_FLAGS,
+        config::entry::set_credentials
     ),
     inner!(
         "unset",
         &[],
         "Unset an individual value in a kubeconfig file",
         &config::NONE,
-        config::set_property
+        config::property::unset
     ),
     inner!(
         "use-context",
         &["use"],
         "Set the current-context in a kubeconfig file",
         &config::NONE,
-        config::use_context
+        config::entry::use_context
     ),
     inner!(
         "view",
@@ -333,6 +345,7 @@ const fn group(name: &'static str, about: &'static str, commands: &'static [Comm
 
 /// All of them.
 pub(crate) const COMMANDS: &[Command] = &[
+    inner!("alpha", &[], "Commands for features in alpha", &misc::NONE, misc::alpha),
     inner!("annotate", &[], "Update the annotations on a resource", &label::ANNOTATE_FLAGS, label::annotate),
     Command {
         commands: APPLY,

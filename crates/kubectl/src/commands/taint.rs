@@ -126,7 +126,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return fail("at least one taint update is required");
     }
     if !matches!(resource.to_lowercase().as_str(), "node" | "nodes" | "no") {
-        return fail(format!("invalid resource type {resource}, only [\"node\" \"nodes\"] are supported"));
+        return fail(format!("invalid resource type {resource}, only node types are supported"));
     }
     let both: Vec<String> = remove
         .iter()
@@ -197,15 +197,12 @@ fn change(
     remove: &[Taint],
     overwrite: bool,
 ) -> Result<(Vec<Taint>, &'static str), String> {
-    let there: Vec<String> = add
-        .iter()
-        .filter(|new| before.iter().any(|old| old.same(new)))
-        .map(|new| format!("{{{} {} {} <nil>}}", new.key, new.value, new.effect))
-        .collect();
+    let there: Vec<String> =
+        add.iter().filter(|new| before.iter().any(|old| old.same(new))).map(|new| new.key.clone()).collect();
     if !overwrite && !there.is_empty() {
         return Err(format!(
-            "node {node} already has [{}] taint(s) with same effect(s) and --overwrite is false",
-            there.join(" ")
+            "node {node} already has {} taint(s) with same effect(s) and --overwrite is false",
+            there.join(",")
         ));
     }
     let mut after = add.to_vec();
@@ -256,9 +253,7 @@ mod tests {
         "a=c:NoSchedule",
         "",
         false,
-        Err(
-            "node n already has [{a c NoSchedule <nil>}] taint(s) with same effect(s) and --overwrite is false"
-        )
+        Err("node n already has a taint(s) with same effect(s) and --overwrite is false")
     )]
     fn taints_are_added_changed_and_removed(
         #[case] before: &str,

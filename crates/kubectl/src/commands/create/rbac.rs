@@ -79,7 +79,7 @@ pub(crate) async fn role(context: &Context) -> Outcome {
         "apiVersion": VERSION, "kind": "Role", "metadata": {"name": name, "creationTimestamp": null},
         "rules": rules,
     });
-    generated(context, object, "role: ").await
+    generated(context, object, "").await
 }
 
 /// `create clusterrole`.
@@ -109,7 +109,7 @@ pub(crate) async fn cluster_role(context: &Context) -> Outcome {
         }
         object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
         object["rules"] = Value::Null;
-        return generated(context, object, "clusterrole: ").await;
+        return generated(context, object, "").await;
     }
     if verbs.is_empty() {
         return fail("at least one verb must be specified");
@@ -141,7 +141,7 @@ pub(crate) async fn cluster_role(context: &Context) -> Outcome {
         rules.push(json!({"verbs": verbs, "nonResourceURLs": urls}));
     }
     object["rules"] = rules.into();
-    generated(context, object, "clusterrole: ").await
+    generated(context, object, "").await
 }
 
 /// Verbs, resources and names, each once; `*` says it all.
@@ -200,7 +200,10 @@ async fn rules(
             (group.to_owned(), resource.to_owned())
         } else {
             let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-            let mapping = context.resource(&full).await?;
+            let mapping = context.resource(&full).await.map_err(|error| match error {
+                Failure::Message(text) => Failure::Verbatim(text),
+                other => other,
+            })?;
             (mapping.group, mapping.plural)
         };
         let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };

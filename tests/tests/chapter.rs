@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+use sagong_tests::load::{Connections, Load};
 use sagong_tests::{Cluster, PATIENCE, eventually, example, have, stdout};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -200,6 +201,62 @@ fn the_chapter_works_line_by_line() {
     }
     cluster.kubectl(&["rollout", "undo", "deployment", "kubia"]);
     cluster.kubectl(&["rollout", "status", "deployment", "kubia"]);
+}
+
+#[test]
+fn a_bad_version_is_held_at_one_of_three_until_its_deadline_fails_it_and_undo_recovers() {
+    if !have("kubectl") || !have("curl") {
+        return;
+    }
+    let cluster = Cluster::start();
+    cluster.kubectl(&["create", "-f", &example("kubia-deployment-v1.yaml")]);
+    cluster.kubectl(&["set", "image", "deployment", "kubia", "nodejs=luksa/kubia:v2"]);
+    cluster.kubectl(&["rollout", "status", "deployment", "kubia", "--timeout=60s"]);
+    cluster.kubectl(&["expose", "deployment", "kubia", "--port=8080"]);
+    let ip = cluster.get(&["svc", "kubia"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+
+    // The chapter's manifest, with a deadline a test can wait for: longer than minReadySeconds, as it must be.
+    let manifest = std::fs::read_to_string(example("kubia-deployment-v3-with-readinesscheck.yaml")).unwrap();
+    let manifest = manifest.replace("  replicas: 3\n", "  replicas: 3\n  progressDeadlineSeconds: 15\n");
+    let applied = cluster.kubectl_stdin(&["apply"], &manifest);
+    assert_eq!(applied, "deployment.apps/kubia configured\n");
+    let unready = eventually("v3 to fail its readiness probe", || {
+        let pods = rows(&cluster.kubectl(&["get", "po"]));
+        pods.into_iter().find(|row| row[1] == "0/1" && row[2] == "Running" && row[3] == "0")
+    });
+    eventually("v3 to have answered its first requests", || {
+        let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy"]);
+        events.contains(&unready[0]).then_some(())
+    });
+    // Nobody sees it fail: from the moment it is unready it gets no request.
+    let load = Load::start(format!("{ip}:8080").parse().unwrap(), Connections::Fresh, 2);
+
+    let mut status = cluster.kubectl_command(&["rollout", "status", "deployment", "kubia", "--timeout=60s"]);
+    let output = sagong_tests::run(&mut status);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("1 out of 3 new replicas have been updated"), "{said}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(error, "error: deployment \"kubia\" exceeded its progress deadline\n");
+    let deployment = cluster.get(&["deployment", "kubia"]);
+    assert_eq!(deployment["status"]["updatedReplicas"], 1, "{deployment}");
+    assert_eq!(deployment["status"]["availableReplicas"], 3, "{deployment}");
+    let conditions = deployment["status"]["conditions"].as_array().unwrap();
+    let progress = conditions.iter().find(|condition| condition["type"] == "Progressing").unwrap();
+    assert_eq!(
+        (&progress["status"], &progress["reason"]),
+        (&"False".into(), &"ProgressDeadlineExceeded".into())
+    );
+    let restarts =
+        cluster.get(&["pod", &unready[0]])["status"]["containerStatuses"][0]["restartCount"].clone();
+    assert_eq!(restarts, 0, "who is not ready is not restarted");
+
+    cluster.kubectl(&["rollout", "undo", "deployment", "kubia"]);
+    cluster.kubectl(&["rollout", "status", "deployment", "kubia", "--timeout=60s"]);
+    eventually("the bad pod to go", || (rows(&cluster.kubectl(&["get", "po"])).len() == 3).then_some(()));
+    let tally = load.stop();
+    assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent(), tally.failures);
+    assert_eq!(tally.versions.keys().collect::<Vec<_>>(), ["v2"]);
 }
 
 #[test]

@@ -109,8 +109,11 @@ fn choose_container(pod: &Pod, asked: Option<&str>) -> Outcome<String> {
     let Some(spec) = &pod.spec else { return Err(Failure::internal("a stored pod has no spec")) };
     let containers: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
     let inits: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
+    let is_ephemeral = |name| spec.ephemeral_containers.iter().flatten().any(|c| c.name == name);
     match (asked, containers.as_slice()) {
-        (Some(asked), _) if containers.contains(&asked) || inits.contains(&asked) => Ok(asked.to_owned()),
+        (Some(asked), _) if containers.contains(&asked) || inits.contains(&asked) || is_ephemeral(asked) => {
+            Ok(asked.to_owned())
+        }
         (Some(asked), _) => {
             Err(Failure::bad_request(format!("container {asked} is not valid for pod {name}")))
         }

@@ -1,0 +1,417 @@
+//! What containers get from their pod, and what they do not get at, with real containers.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use sagong_tests::{Cluster, eventually, have, stdout};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The image of a small system: a shell and its tools.
+const TOOLS: &str = "tools:v1";
+
+/// A file system with busybox, statically linked, and with `more` programs of this machine.
+fn tools_root(more: &[&Path]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for directory in ["bin", "etc", "tmp", "usr"] {
+        std::fs::create_dir(root.path().join(directory)).unwrap();
+    }
+    let bin = root.path().join("bin");
+    let busybox = stdout(Command::new("sh").args(["-c", "command -v busybox"]));
+    std::fs::copy(busybox.trim(), bin.join("busybox")).unwrap();
+    for applet in stdout(Command::new("busybox").arg("--list")).lines().filter(|name| *name != "busybox") {
+        std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+    }
+    for program in more {
+        std::fs::copy(program, bin.join(program.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(
+        root.path().join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home:/bin/sh\n",
+    )
+    .unwrap();
+    root
+}
+
+/// A cluster with the image of tools.
+fn cluster_with(more: &[&Path]) -> Cluster {
+    let cluster = Cluster::prepare();
+    let root = tools_root(more);
+    import(&cluster, root.path(), TOOLS);
+    cluster.up(&[]);
+    cluster
+}
+
+fn import(cluster: &Cluster, root: &Path, name: &str) {
+    stdout(&mut cluster.sagong(&["image", "import", root.to_str().unwrap(), name]));
+}
+
+/// A pod of one container that runs a script.
+fn pod(name: &str, script: &str) -> Value {
+    let container = json!({
+        "name": "main", "image": TOOLS, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", script],
+    });
+    let spec =
+        json!({"containers": [container], "terminationGracePeriodSeconds": 0, "restartPolicy": "Never"});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+}
+
+fn create(cluster: &Cluster, object: &Value) {
+    cluster.kubectl_stdin(&["create"], &object.to_string());
+}
+
+/// What a pod that runs to its end printed.
+fn output(cluster: &Cluster, pod: &Value) -> String {
+    create(cluster, pod);
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    eventually(&format!("the end of {name}"), || {
+        let phase = cluster.get(&["pod", name])["status"]["phase"].clone();
+        (phase == "Succeeded" || phase == "Failed").then_some(())
+    });
+    cluster.kubectl(&["logs", name])
+}
+
+fn last_line(cluster: &Cluster, pod: &str) -> String {
+    cluster.kubectl(&["logs", pod, "--tail=1"]).trim().to_owned()
+}
+
+/// kubectl itself, behind what may stand before it.
+fn kubectl() -> PathBuf {
+    let path = stdout(Command::new("sh").args(["-c", "command -v kubectl"]));
+    Path::new(path.trim()).canonicalize().unwrap()
+}
+
+#[test]
+fn a_client_in_a_pod_finds_the_api_server_and_is_known_there() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let kubectl = kubectl();
+    let cluster = cluster_with(&[&kubectl]);
+    let program = kubectl.file_name().unwrap().to_str().unwrap().to_owned();
+    let script = format!(
+        "cd /var/run/secrets/kubernetes.io/serviceaccount; ls; cat namespace; echo; \
+         {program} auth whoami -o jsonpath='{{.status.userInfo}}'; echo; {program} get pods; \
+         {program} get pods --token=guessed"
+    );
+    let said = output(&cluster, &pod("client", &script));
+    assert!(said.starts_with("ca.crt\nnamespace\ntoken\ndefault\n"), "{said}");
+    let user = said.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{said}"));
+    let user: Value = serde_json::from_str(user).unwrap();
+    assert_eq!(user["username"], "system:serviceaccount:default:default", "{said}");
+    let uid = cluster.get(&["pod", "client"])["metadata"]["uid"].clone();
+    assert_eq!(user["extra"]["authentication.kubernetes.io/pod-uid"][0], uid, "{said}");
+    // Known, but without rights; and with another token not even known.
+    assert!(
+        said.contains("User \"system:serviceaccount:default:default\" cannot list resource \"pods\""),
+        "{said}"
+    );
+    assert!(said.contains("You must be logged in to the server"), "{said}");
+
+    // The token ends with its pod.
+    let own = cluster.kubectl(&[
+        "create",
+        "token",
+        "default",
+        "--bound-object-kind=Pod",
+        "--bound-object-name=client",
+    ]);
+    let asks = |token: &str| {
+        let url = format!("https://127.0.0.1:{}/api", cluster.port);
+        let header = format!("Authorization: Bearer {}", token.trim());
+        stdout(Command::new("curl").args([
+            "-sk",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            &header,
+            &url,
+        ]))
+    };
+    assert_eq!(asks(&own), "200");
+    cluster.kubectl(&["delete", "pod", "client"]);
+    assert_eq!(asks(&own), "401");
+
+    // A pod that wants no token gets none, and an account that does not exist is named.
+    let mut without = pod("without", "ls /var/run/secrets/kubernetes.io");
+    without["spec"]["automountServiceAccountToken"] = json!(false);
+    assert!(output(&cluster, &without).contains("No such file or directory"));
+    let mut stranger = pod("stranger", "true");
+    stranger["spec"]["serviceAccountName"] = json!("nobody");
+    let refused = cluster.kubectl_with(&["create"], &stranger.to_string());
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.contains("error looking up service account default/nobody"), "{refused}");
+}
+
+#[test]
+fn what_volumes_show_changes_within_seconds() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    cluster.kubectl(&["create", "configmap", "cm", "--from-literal=a=1"]);
+    cluster.kubectl(&["create", "secret", "generic", "sec", "--from-literal=k=1"]);
+    let files = "/cm/a /single /sec/k /all/a /all/labels";
+    let mut pod = pod(
+        "watcher",
+        &format!("while true; do echo $(for f in {files}; do cat $f; echo; done); sleep 0.1; done"),
+    );
+    let labels = json!({"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels['x']"}}]});
+    pod["metadata"]["labels"] = json!({"x": "1"});
+    pod["spec"]["volumes"] = json!([
+        {"name": "cm", "configMap": {"name": "cm"}},
+        {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 256}},
+        {"name": "all", "projected": {"sources": [{"configMap": {"name": "cm"}}, {"downwardAPI": labels}]}},
+        {"name": "later", "configMap": {"name": "later", "optional": true}},
+    ]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([
+        {"name": "cm", "mountPath": "/cm"},
+        {"name": "cm", "mountPath": "/single", "subPath": "a"},
+        {"name": "sec", "mountPath": "/sec"},
+        {"name": "all", "mountPath": "/all"},
+        {"name": "later", "mountPath": "/later"},
+    ]);
+    create(&cluster, &pod);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/watcher", "--timeout=60s"]);
+    eventually("the first values", || (last_line(&cluster, "watcher") == "1 1 1 1 1").then_some(()));
+
+    let began = std::time::Instant::now();
+    cluster.kubectl(&["patch", "configmap", "cm", "-p", r#"{"data": {"a": "2"}}"#]);
+    cluster.kubectl(&["patch", "secret", "sec", "-p", r#"{"stringData": {"k": "2"}}"#]);
+    cluster.kubectl(&["label", "pod", "watcher", "x=2", "--overwrite"]);
+    // The file mounted by itself keeps its first value, as upstream documents it.
+    eventually("the second values", || (last_line(&cluster, "watcher") == "2 1 2 2 2").then_some(()));
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+
+    // What is immutable is refused a change, and what was missing comes when it is there.
+    cluster.kubectl(&["patch", "configmap", "cm", "-p", r#"{"immutable": true}"#]);
+    let refused = cluster.kubectl_fails(&["patch", "configmap", "cm", "-p", r#"{"data": {"a": "3"}}"#]);
+    assert!(refused.contains("immutable"), "{refused}");
+    let uid = cluster.get(&["pod", "watcher"])["metadata"]["uid"].as_str().unwrap().to_owned();
+    let later = cluster.data_dir().join(format!("pods/{uid}/volumes/later/b"));
+    cluster.kubectl(&["create", "configmap", "later", "--from-literal=b=1"]);
+    eventually("what was optional", || std::fs::read_to_string(&later).ok().filter(|text| text == "1"));
+    let secret = cluster.data_dir().join(format!("pods/{uid}/volumes/sec"));
+    let kind = stdout(Command::new("stat").args(["-f", "-c", "%T"]).arg(&secret));
+    assert_eq!(kind.trim(), "tmpfs", "secrets touch no disk");
+}
+
+#[test]
+fn files_belong_to_the_pods_group_and_tokens_to_its_user() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    cluster.kubectl(&["create", "secret", "generic", "sec", "--from-literal=k=v"]);
+    let script = "id -u; id -G; cat /sec/k; echo; stat -L -c '%a %g' /sec/k /dir; touch /dir/x && stat -c %g /dir/x; \
+                  stat -L -c '%a %u' /var/run/secrets/kubernetes.io/serviceaccount/token";
+    let mut pod = pod("grouped", script);
+    pod["spec"]["securityContext"] = json!({"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000});
+    pod["spec"]["volumes"] = json!([
+        {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 256}}, {"name": "dir", "emptyDir": {}},
+    ]);
+    pod["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "sec", "mountPath": "/sec"}, {"name": "dir", "mountPath": "/dir"}]);
+    let said = output(&cluster, &pod);
+    assert_eq!(said, "1000\n1000 2000\nv\n440 2000\n2777 2000\n2000\n640 1000\n");
+}
+
+#[test]
+fn system_calls_are_restricted_unless_the_pod_says_otherwise() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    let script = "grep -E '^(Seccomp|CapBnd|CapEff):' /proc/self/status; unshare -U true && echo made; \
+                  mkdir /tmp/d && echo mkdir; mount -t tmpfs none /tmp && echo mounted; true";
+    let with = |name: &str, container: Value| {
+        let mut pod = pod(name, script);
+        pod["spec"]["containers"][0]["securityContext"] = container;
+        pod
+    };
+    let said = output(&cluster, &with("default", json!({})));
+    assert!(said.contains("Seccomp:\t2\n") && !said.contains("made") && !said.contains("mounted"), "{said}");
+    assert!(said.contains("unshare(0x10000000): Operation not permitted"), "{said}");
+    // What was lent to set the filter up is not there any more.
+    for set in ["CapBnd:\t00000000a80425fb", "CapEff:\t00000000a80425fb"] {
+        assert!(said.contains(set), "{said}");
+    }
+    let user =
+        json!({"runAsUser": 1000, "capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": false});
+    let said = output(&cluster, &with("restricted", user));
+    assert!(said.contains("Seccomp:\t2\n") && said.contains("CapBnd:\t0000000000000000"), "{said}");
+    let said = output(&cluster, &with("unconfined", json!({"seccompProfile": {"type": "Unconfined"}})));
+    assert!(said.contains("Seccomp:\t0\n") && said.contains("made") && !said.contains("mounted"), "{said}");
+    let said = output(&cluster, &with("privileged", json!({"privileged": true})));
+    assert!(said.contains("Seccomp:\t0\n") && said.contains("mounted"), "{said}");
+
+    let profiles = cluster.data_dir().join("seccomp/own");
+    std::fs::create_dir_all(&profiles).unwrap();
+    let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28});
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    std::fs::write(profiles.join("no-mkdir.json"), profile.to_string()).unwrap();
+    let local = |file: &str| json!({"seccompProfile": {"type": "Localhost", "localhostProfile": file}});
+    let said = output(&cluster, &with("localhost", local("own/no-mkdir.json")));
+    assert!(said.contains("No space left on device") && said.contains("made"), "{said}");
+    create(&cluster, &with("missing", local("own/nosuch.json")));
+    eventually("the missing profile", || {
+        let state = cluster.get(&["pod", "missing"])["status"]["containerStatuses"][0]["state"].clone();
+        let message = state["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+        (state["waiting"]["reason"] == "CreateContainerError" && message.contains("own/nosuch.json"))
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_debugger_sees_the_processes_of_the_container_it_looks_into() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    cluster.load_kubia();
+    create(
+        &cluster,
+        &json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"},
+            "spec": {"containers": [{"name": "main", "image": "luksa/kubia:v1"}], "terminationGracePeriodSeconds": 0},
+        }),
+    );
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/app", "--timeout=60s"]);
+    let script = "ps; wget -qO- http://127.0.0.1:8080; ls -l /proc/1/root/kubia; exit 3";
+    cluster.kubectl(&[
+        "debug",
+        "app",
+        "--image",
+        TOOLS,
+        "--image-pull-policy=Never",
+        "--target=main",
+        "--container=look",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let status = eventually("the end of the debugger", || {
+        let pod = cluster.get(&["pod", "app"]);
+        let status = pod["status"]["ephemeralContainerStatuses"][0].clone();
+        status["state"]["terminated"].is_object().then_some(status)
+    });
+    assert_eq!((&status["name"], &status["ready"]), (&json!("look"), &json!(false)));
+    assert_eq!(status["state"]["terminated"]["exitCode"], 3, "{status}");
+    let said = cluster.kubectl(&["logs", "app", "-c", "look"]);
+    assert!(said.contains("/kubia") && said.contains("This is v1 running in pod app"), "{said}");
+    // The pod goes on as if nothing had been.
+    let pod = cluster.get(&["pod", "app"]);
+    assert_eq!(
+        (&pod["status"]["phase"], &pod["status"]["containerStatuses"][0]["restartCount"]),
+        (&json!("Running"), &json!(0))
+    );
+    let events = cluster.kubectl(&["get", "events", "-o", "json"]);
+    assert!(events.contains("spec.ephemeralContainers{look}"), "{events}");
+    // It can be added to, and nothing else.
+    let patch = r#"{"spec": {"ephemeralContainers": [{"name": "look", "image": "other"}]}}"#;
+    let refused =
+        cluster.kubectl_fails(&["patch", "pod", "app", "--subresource=ephemeralcontainers", "-p", patch]);
+    assert!(refused.contains("existing ephemeral containers \"look\" may not be changed"), "{refused}");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_told_as_upstream_tells_it() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    let mut pod = pod("broken", "");
+    pod["spec"]["containers"][0]["command"] = json!(["/no/such/program"]);
+    create(&cluster, &pod);
+    let ended = eventually("its end", || {
+        let status = cluster.get(&["pod", "broken"])["status"]["containerStatuses"][0].clone();
+        let ended = status["state"]["terminated"].clone();
+        ended.is_object().then_some(ended)
+    });
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)), "{ended}");
+    assert_eq!(ended["startedAt"], "1970-01-01T00:00:00Z", "{ended}");
+    let text = cluster.kubectl(&["describe", "pod", "broken"]);
+    assert!(text.contains("Thu, 01 Jan 1970 00:00:00"), "{text}");
+    let node = cluster.kubectl(&["describe", "node"]);
+    for event in ["Starting kubelet.", "status is now: NodeReady", "status is now: NodeHasSufficientMemory"] {
+        assert!(node.contains(event), "{event}: {node}");
+    }
+}
+
+#[test]
+fn a_pod_whose_volume_grows_beyond_its_limit_is_evicted() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    let mut pod = pod("greedy", "dd if=/dev/zero of=/dir/file bs=1M count=4; sync; sleep 600");
+    pod["spec"]["volumes"] = json!([{"name": "dir", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "dir", "mountPath": "/dir"}]);
+    create(&cluster, &pod);
+    let status = eventually("the eviction", || {
+        let status = cluster.get(&["pod", "greedy"])["status"].clone();
+        (status["phase"] == "Failed").then_some(status)
+    });
+    assert_eq!(status["reason"], "Evicted", "{status}");
+    assert_eq!(status["message"], "Usage of EmptyDir volume \"dir\" exceeds the limit \"1Mi\". ");
+}
+
+#[test]
+fn a_hostile_container_stays_in_its_box() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let kubectl = kubectl();
+    let cluster = cluster_with(&[&kubectl]);
+    // Each line would say ESCAPED if it worked.
+    let attempts = [
+        "echo h > /proc/sysrq-trigger && echo ESCAPED sysrq",
+        "echo /tmp/x > /proc/sys/kernel/core_pattern && echo ESCAPED core_pattern",
+        "echo 1 > /proc/sys/kernel/panic && echo ESCAPED panic",
+        "test -s /proc/kcore && echo ESCAPED kcore",
+        "cat /proc/timer_list 2>/dev/null | grep -q . && echo ESCAPED timer_list",
+        "ls /proc/1/root/../../etc/shadow 2>/dev/null && echo ESCAPED root",
+        "mount -t proc none /tmp && echo ESCAPED mount",
+        "mount --bind / /tmp && echo ESCAPED bind",
+        "umount /proc/kcore 2>/dev/null && echo ESCAPED umount",
+        "mknod /tmp/disk b 254 0 && dd if=/tmp/disk of=/dev/null bs=512 count=1 2>/dev/null && echo ESCAPED disk",
+        "mknod /tmp/kmem c 1 1 && dd if=/tmp/kmem of=/dev/null bs=1 count=1 2>/dev/null && echo ESCAPED mem",
+        "echo 1 > /sys/kernel/mm/ksm/run && echo ESCAPED sysfs",
+        "for f in $(find /sys/fs/cgroup -name release_agent 2>/dev/null); do echo /x > $f && echo ESCAPED agent; done",
+        "for f in $(find /sys/fs/cgroup -name tasks -o -name cgroup.procs 2>/dev/null | head); do \
+         echo $$ > $f && echo ESCAPED cgroup; done",
+        "nsenter -t 1 -m true && test -e /etc/shadow && echo ESCAPED nsenter",
+        "unshare -m true && echo ESCAPED unshare",
+        "chroot /proc/1/root test -e /etc/shadow && echo ESCAPED chroot",
+        "hostname evil && echo ESCAPED hostname",
+        "date -s 2001-01-01 >/dev/null; test $(date +%Y) = 2001 && echo ESCAPED date",
+        "reboot -f && echo ESCAPED reboot",
+        "dmesg | grep -q . && echo ESCAPED dmesg",
+        "test $(ls -d /proc/[0-9]* | wc -l) -lt 10 || echo ESCAPED processes",
+        "ls /dev | grep -E '^(sd|vd|nvme|mem|kmsg|fuse|kvm)' && echo ESCAPED devices",
+        "$KUBECTL get secrets -A && echo ESCAPED token",
+        "$KUBECTL get secrets -A --token=guessed && echo ESCAPED guess",
+        "$KUBECTL get secrets -A --kubeconfig=/dev/null \
+         --server=https://$KUBERNETES_SERVICE_HOST --insecure-skip-tls-verify </dev/null && echo ESCAPED anonymous",
+        "echo done",
+    ];
+    let mut pod = pod("hostile", &attempts.join("\n"));
+    pod["spec"]["containers"][0]["env"] =
+        json!([{"name": "KUBECTL", "value": kubectl.file_name().unwrap().to_str()}]);
+    let host = stdout(&mut Command::new("hostname"));
+    let said = output(&cluster, &pod);
+    assert!(said.contains("done\n") && !said.contains("ESCAPED"), "{said}");
+    assert_eq!(stdout(&mut Command::new("hostname")), host);
+
+    // It forks without end, beside a pod that serves on.
+    create(&cluster, &self::pod("bomb", "b() { b | b & }; while true; do b; sleep 0.01; done"));
+    create(&cluster, &self::pod("beside", "while true; do date; sleep 0.2; done"));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/beside", "--timeout=60s"]);
+    let first = last_line(&cluster, "beside");
+    eventually("the other pod to go on", || (last_line(&cluster, "beside") != first).then_some(()));
+    cluster.kubectl(&["delete", "pod", "bomb", "beside", "--timeout=60s"]);
+    assert_eq!(cluster.get(&["nodes"])["items"][0]["status"]["conditions"][3]["status"], "True");
+}

@@ -21,9 +21,10 @@ impl Query {
         self.0.iter().any(|(n, _)| n == name)
     }
 
-    /// A boolean parameter, read as upstream reads it: absent is false, anything but `0` and `false` is true.
+    /// A boolean parameter, read as upstream reads it: absent is false, anything but `0` and `false`,
+    /// in whatever case (the Python client says `False`), is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| !matches!(v.as_str(), "0" | "false"))
+        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     /// A numeric parameter; the error is what is wrong with it.

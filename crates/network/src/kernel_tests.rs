@@ -1,6 +1,9 @@
 //! The network against a real kernel. Each test has a network namespace of its own as "the host", so nothing
 //! outside is touched and everything is gone when its thread ends. Needs root, as the network itself does.
 
+mod flows;
+mod reuse;
+
 use crate::pod::{Pods, bridge, netlink::Netlink};
 use crate::proxy::{Proxy, watch::Change};
 use crate::rules::model::Node;
@@ -241,13 +244,11 @@ fn a_service_is_reached_from_everywhere_under_each_of_its_addresses() {
 
         let node_port = format!("127.0.0.1:{NODE_PORT}");
         let at_gateway = format!("10.244.0.1:{NODE_PORT}");
-        for address in [CLUSTER_IP, &node_port, &at_gateway] {
+        let bridge::Sources { loopback, translated } = bridge::sources(node().node_cidr);
+        for (address, seen) in [(CLUSTER_IP, translated), (&node_port, loopback), (&at_gateway, translated)] {
             let answers: BTreeSet<_> = (0..40).map(|_| ask(address).unwrap()).collect();
-            assert_eq!(
-                answers,
-                BTreeSet::from([("a".into(), gateway()), ("b".into(), gateway())]),
-                "{address}"
-            );
+            let seen = IpAddr::V4(seen);
+            assert_eq!(answers, BTreeSet::from([("a".into(), seen), ("b".into(), seen)]), "{address}");
         }
         for address in [CLUSTER_IP.to_owned(), at_gateway, "192.0.2.7:80".to_owned()] {
             let asked = address.clone();
@@ -283,104 +284,6 @@ fn udp_services_work_too() {
         };
         assert_eq!(ping(), b"ping");
         assert_eq!(a.inside(ping), b"ping");
-    });
-}
-
-/// Answers every datagram to port 5353 with a name.
-fn echo(pod: &Pod, name: &'static str) {
-    let server = pod.inside(|| UdpSocket::bind("0.0.0.0:5353").unwrap());
-    std::thread::spawn(move || {
-        let mut buffer = [0; 16];
-        while let Ok((_, peer)) = server.recv_from(&mut buffer) {
-            // The client may be gone.
-            let _ = server.send_to(name.as_bytes(), peer);
-        }
-    });
-}
-
-/// Sends a datagram from a socket that is connected already, and reads the answer.
-fn call(socket: &UdpSocket) -> String {
-    socket.send(b"?").unwrap();
-    let mut buffer = [0; 16];
-    let count = socket.recv(&mut buffer).unwrap();
-    String::from_utf8_lossy(&buffer[..count]).into_owned()
-}
-
-fn udp_client(target: &str) -> UdpSocket {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
-    socket.connect(target).unwrap();
-    socket
-}
-
-#[test]
-fn a_udp_client_that_goes_on_sending_is_led_to_a_living_pod() {
-    on_a_fresh_host(|| async {
-        let world = World::new().await;
-        let (a, b, c) = (Pod::new(), Pod::new(), Pod::new());
-        let (ip_a, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
-        world.attach("c", &c).await;
-        echo(&a, "a");
-        echo(&b, "b");
-        world.endpoints(&[ip_a]).await;
-        let (on_host, inside) = (udp_client("10.96.0.10:53"), c.inside(|| udp_client("10.96.0.10:53")));
-        assert_eq!([call(&on_host), call(&inside)], ["a", "a"]);
-        world.endpoints(&[ip_a, ip_b]).await;
-        assert_eq!([call(&on_host), call(&inside)], ["a", "a"]);
-        world.proxy.withdraw(ip_a).await.unwrap();
-        assert_eq!([call(&on_host), call(&inside)], ["b", "b"]);
-    });
-}
-
-#[test]
-fn udp_reaches_pods_under_the_balancers_address() {
-    on_a_fresh_host(|| async {
-        let world = World::new().await;
-        let a = Pod::new();
-        let ip_a = world.attach("a", &a).await;
-        echo(&a, "a");
-        let status = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.7"}]}});
-        world.endpoints_of(json!({"type": "LoadBalancer"}), status, &[ip_a]).await;
-        // Held, as the balancer does.
-        let _held = UdpSocket::bind("127.0.0.7:53").unwrap();
-        assert_eq!(call(&udp_client("127.0.0.7:53")), "a");
-    });
-}
-
-#[test]
-fn a_service_with_affinity_sends_a_client_to_the_same_pod_while_it_is_there() {
-    on_a_fresh_host(|| async {
-        let world = World::new().await;
-        let (a, b) = (Pod::new(), Pod::new());
-        let (ip_a, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
-        a.serve("a");
-        b.serve("b");
-        let config = json!({"clientIP": {"timeoutSeconds": 1}});
-        let spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": config});
-        let names = || (0..30).map(|_| ask(CLUSTER_IP).unwrap().0).collect::<BTreeSet<_>>();
-        world.endpoints_of(spec.clone(), json!({}), &[ip_a, ip_b]).await;
-        let first = names();
-        assert_eq!(first.len(), 1);
-        // Another endpoint changes nothing for those remembered.
-        let c = Pod::new();
-        let ip_c = world.attach("c", &c).await;
-        c.serve("c");
-        world.endpoints_of(spec.clone(), json!({}), &[ip_a, ip_b, ip_c]).await;
-        assert_eq!(names(), first);
-        // The pod leaves: another one, from then on.
-        let left = if first.contains("a") { ip_a } else { ip_b };
-        world.proxy.withdraw(left).await.unwrap();
-        let second = names();
-        assert!(second.len() == 1 && second != first, "{second:?}");
-        // After the time without a connection any pod may be chosen.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            tokio::time::sleep(Duration::from_millis(1300)).await;
-            if names() != second {
-                break;
-            }
-            assert!(Instant::now() < deadline, "remembered for ever");
-        }
     });
 }
 

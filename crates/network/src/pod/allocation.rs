@@ -3,13 +3,15 @@
 //! An address that was just freed is the last to be given out again, so that a client that still holds it
 //! (a stale DNS answer, a retransmitted SYN) does not end up at another pod.
 
+use super::bridge::reserved;
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 /// Addresses of one node's pod CIDR.
 ///
-/// The network address, the first address (the gateway) and the broadcast address are never given out.
+/// The network address, the first address (the gateway), the broadcast address and what [`reserved`] keeps before
+/// it are never given out.
 #[derive(Debug)]
 pub(crate) struct Allocator {
     cidr: Ipv4Net,
@@ -73,7 +75,7 @@ impl Allocator {
     }
 
     fn next_fresh(&mut self) -> Option<Ipv4Addr> {
-        let end = u32::from(self.cidr.broadcast());
+        let end = u32::from(self.cidr.broadcast()).saturating_sub(reserved(self.cidr));
         while self.fresh < end {
             let address = Ipv4Addr::from(self.fresh);
             self.fresh += 1;
@@ -100,6 +102,15 @@ mod tests {
     #[test]
     fn the_gateway_is_never_given_out() {
         assert_eq!(allocator("10.244.0.0/24").allocate("a"), Some(ip("10.244.0.2")));
+    }
+
+    #[test]
+    fn the_hosts_addresses_are_never_given_out() {
+        let mut a = allocator("10.244.0.0/26");
+        let all: Vec<Ipv4Addr> = (0..64).map_while(|number| a.allocate(&number.to_string())).collect();
+        assert_eq!(all.last(), Some(&ip("10.244.0.60")));
+        let sources = super::super::bridge::sources("10.244.0.0/26".parse().unwrap());
+        assert_eq!([sources.loopback, sources.translated], [ip("10.244.0.62"), ip("10.244.0.61")]);
     }
 
     #[test]

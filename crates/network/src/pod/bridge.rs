@@ -20,6 +20,36 @@ pub(crate) fn gateway(node_cidr: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(node_cidr.network()).saturating_add(1))
 }
 
+/// The addresses pods see instead of the host's when it calls them through a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sources {
+    /// For calls from 127.0.0.0/8 to node ports.
+    pub(crate) loopback: Ipv4Addr,
+    /// For calls to ClusterIPs, and to all else that is translated.
+    pub(crate) translated: Ipv4Addr,
+}
+
+/// How many addresses at the end of a node's CIDR are kept for [`Sources`]: none if there are few.
+pub(crate) fn reserved(cidr: Ipv4Net) -> u32 {
+    if cidr.prefix_len() <= 26 { 2 } else { 0 }
+}
+
+/// The last addresses of the node's CIDR, which no link has: only the rules translate to them and back.
+///
+/// They differ from each other and from the gateway because TCP timestamps begin at an offset of their own for
+/// every pair of addresses the caller knows of. Were calls to a pod's address, to a ClusterIP and to 127.0.0.1
+/// all seen as the gateway's, one from a port that another had used within the last minute could look older
+/// than that one: the pod, which still remembers it (TIME_WAIT), would not take the SYN (PAWS, RFC 7323, 5), and
+/// the caller would try again only after a second. With probes alone that met one call in eight thousand.
+pub(crate) fn sources(node_cidr: Ipv4Net) -> Sources {
+    if reserved(node_cidr) == 0 {
+        let gateway = gateway(node_cidr);
+        return Sources { loopback: gateway, translated: gateway };
+    }
+    let from_end = |back: u32| Ipv4Addr::from(u32::from(node_cidr.broadcast()).saturating_sub(back));
+    Sources { loopback: from_end(1), translated: from_end(2) }
+}
+
 /// Makes or adopts the bridge with its address and routes.
 pub(crate) async fn ensure(
     netlink: &Netlink,

@@ -6,6 +6,7 @@
 //! afterwards instead of being marked: packet marks are shared with everybody else on the host.
 
 use super::model::{Node, Ruleset, ServicePort};
+use crate::pod::bridge::Sources;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -259,6 +260,7 @@ fn base(text: &mut String, node: &Node) {
     let table = node.table();
     let pods = format!("\"{}*\"", crate::pod::veth::prefix(instance));
     let gateway: Ipv4Addr = crate::pod::bridge::gateway(*node_cidr);
+    let Sources { loopback, translated } = crate::pod::bridge::sources(*node_cidr);
     let mut chain = |name: &str, hook: &str, rules: &[String]| {
         let hook = if hook.is_empty() { String::new() } else { format!(" {{ type {hook} ; }}") };
         let _ = writeln!(text, "add chain ip {table} {name}{hook}");
@@ -306,7 +308,8 @@ fn base(text: &mut String, node: &Node) {
         "nat hook postrouting priority 100",
         &[
             format!("ip saddr . ip daddr @{HAIRPIN} snat to {gateway}"),
-            format!("oifname {pods} ip saddr 127.0.0.0/8 snat to {gateway}"),
+            format!("oifname {pods} ip saddr 127.0.0.0/8 snat to {loopback}"),
+            format!("oifname {pods} ip saddr {gateway} ct status dnat snat to {translated}"),
             format!(
                 "ct status dnat oifname != \"lo\" ip daddr . meta l4proto . th dport @{ELSEWHERE} masquerade"
             ),

@@ -24,7 +24,10 @@ impl Query {
     /// A boolean parameter, read as upstream reads it: absent is false, anything but `0` and `false`,
     /// in whatever case (the Python client says `False`), is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .is_some_and(|(_, v)| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 
     /// A numeric parameter; the error is what is wrong with it.

@@ -36,4 +36,5 @@ system-packages:
 	@./.ci/install nft:nftables gcc:gcc curl:curl
 
 test-packages:
-	@./.ci/install docker-registry:docker-registry kubectl:kubernetes-client
+	@./.ci/install docker-registry:docker-registry kubectl:kubernetes-client \
+		busybox:busybox-static python3:python3 pip3:python3-pip node:nodejs npm:npm

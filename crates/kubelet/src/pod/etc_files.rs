@@ -125,6 +125,19 @@ impl Resolver {
     }
 }
 
+/// The node's resolv.conf as a pod can use it: a resolver that listens on the node's loopback (systemd-resolved,
+/// 127.0.0.53) is out of its reach unless it is on the node's network; that one's own servers are not.
+fn host_resolvers(host_network: bool, read: &dyn Fn(&str) -> String) -> String {
+    let text = read("/etc/resolv.conf");
+    let loopback = |server: &String| server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let servers = Resolver::parse(&text).servers;
+    if host_network || servers.is_empty() || !servers.iter().all(loopback) {
+        return text;
+    }
+    let behind = read("/run/systemd/resolve/resolv.conf");
+    if Resolver::parse(&behind).servers.is_empty() { text } else { behind }
+}
+
 /// Writes the three files into the pod's directory.
 ///
 /// # Errors
@@ -132,7 +145,7 @@ impl Resolver {
 pub(crate) fn write(dir: &Path, pod: &Pod, config: &Config, address: Option<IpAddr>) -> Result<(), String> {
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     let host_hosts = host_network.then(|| std::fs::read_to_string("/etc/hosts").unwrap_or_default());
-    let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let host_resolv = host_resolvers(host_network, &|path| std::fs::read_to_string(path).unwrap_or_default());
     let files = [
         ("etc-hosts", hosts(pod, config, address, host_hosts.as_deref())),
         ("hostname", format!("{}\n", hostname(pod))),
@@ -176,6 +189,19 @@ mod tests {
             "search ns.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\n\
              options ndots:5\n"
         );
+    }
+
+    #[test]
+    fn a_stub_on_the_nodes_loopback_is_looked_behind() {
+        let files = |path: &str| match path {
+            "/etc/resolv.conf" => "nameserver 127.0.0.53\n".to_owned(),
+            _ => "nameserver 192.0.2.53\n".to_owned(),
+        };
+        assert_eq!(host_resolvers(false, &files), "nameserver 192.0.2.53\n");
+        assert_eq!(host_resolvers(true, &files), "nameserver 127.0.0.53\n");
+        assert_eq!(host_resolvers(false, &|_| "nameserver 127.0.0.1\n".into()), "nameserver 127.0.0.1\n");
+        let none = |path: &str| if path.starts_with("/etc") { files(path) } else { String::new() };
+        assert_eq!(host_resolvers(false, &none), "nameserver 127.0.0.53\n");
     }
 
     #[test]

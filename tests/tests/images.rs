@@ -11,29 +11,50 @@ use std::process::{Child, Command, Stdio};
 struct Registry {
     child: Child,
     port: u16,
+    user: &'static str,
     _directory: tempfile::TempDir,
 }
 
+/// `user:s3cret`, hashed by bcrypt as the registry wants it.
+const USERS: &str = "user:$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n";
+
 impl Registry {
     fn start() -> Self {
+        Self::start_with("", |_| "")
+    }
+
+    /// One that lets nobody in but the user. Pushed to with its password.
+    fn start_private() -> Self {
+        Self::start_with("user:s3cret", |directory| {
+            std::fs::write(directory.join("users"), USERS).unwrap();
+            "auth: {htpasswd: {realm: private, path: users}}\n"
+        })
+    }
+
+    fn start_with(user: &'static str, more: impl FnOnce(&Path) -> &'static str) -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
         let config = directory.path().join("config.yml");
         let root = directory.path().join("data");
         let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
-            root.display()
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n{}",
+            root.display(),
+            more(directory.path())
         );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Self { child: command.spawn().unwrap(), port, _directory: directory };
+        command.current_dir(directory.path());
+        let registry = Self { child: command.spawn().unwrap(), port, user, _directory: directory };
         eventually("the registry", || {
-            run(Command::new("curl").args(["-sf", &format!("http://127.0.0.1:{port}/v2/")]))
-                .status
-                .success()
-                .then_some(())
+            run(registry.curl().args(["-f", &registry.url("")])).status.success().then_some(())
         });
         registry
+    }
+
+    fn curl(&self) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-u", self.user]);
+        command
     }
 
     fn url(&self, path: &str) -> String {
@@ -45,13 +66,13 @@ impl Registry {
         let sum = stdout(Command::new("sha256sum").arg(file));
         let digest = format!("sha256:{}", sum.split_whitespace().next().unwrap());
         let start = self.url(&format!("{repository}/blobs/uploads/"));
-        let headers = stdout(Command::new("curl").args(["-sS", "-i", "-X", "POST", &start]));
+        let headers = stdout(self.curl().args(["-i", "-X", "POST", &start]));
         let location =
             headers.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim().to_owned();
         let put = format!("{location}&digest={digest}");
         let body = format!("@{}", file.display());
-        stdout(Command::new("curl").args([
-            "-sSf",
+        stdout(self.curl().args([
+            "-f",
             "-X",
             "PUT",
             "--data-binary",
@@ -94,8 +115,8 @@ impl Registry {
         std::fs::write(path("manifest.json"), manifest.to_string()).unwrap();
         let body = format!("@{}", path("manifest.json").display());
         let header = format!("Content-Type: {kind}");
-        stdout(Command::new("curl").args([
-            "-sSf",
+        stdout(self.curl().args([
+            "-f",
             "-X",
             "PUT",
             "--data-binary",
@@ -140,6 +161,55 @@ fn an_image_is_pulled_from_a_registry_by_name() {
     assert!(stdout(&mut other.sagong(&["image", "list"])).contains(&name));
     stdout(&mut other.sagong(&["image", "rm", &name]));
     assert!(!stdout(&mut other.sagong(&["image", "list"])).contains(&name));
+}
+
+#[test]
+fn a_private_image_is_pulled_with_the_secret_of_the_pod_or_of_its_account() {
+    if !have("docker-registry") || !have("kubectl") || !have("curl") {
+        return;
+    }
+    let registry = Registry::start_private();
+    let name = registry.push_kubia();
+    let cluster = Cluster::prepare();
+    cluster.up(&[]);
+    let server = format!("--docker-server=127.0.0.1:{}", registry.port);
+    for (secret, password) in [("wrong", "guessed"), ("right", "s3cret")] {
+        let password = format!("--docker-password={password}");
+        let command =
+            ["create", "secret", "docker-registry", secret, &server, "--docker-username=user", &password];
+        cluster.kubectl(&command);
+    }
+    let create = |pod: &str, secret: &str| {
+        let secrets: Vec<Value> =
+            [secret].iter().filter(|name| !name.is_empty()).map(|name| json!({"name": name})).collect();
+        let container = json!({"name": "main", "image": name, "imagePullPolicy": "Always"});
+        let spec = json!({"containers": [container], "imagePullSecrets": secrets, "terminationGracePeriodSeconds": 0});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec});
+        cluster.kubectl_stdin(&["create"], &pod.to_string());
+    };
+    let refused = |pod: &str, why: &str| {
+        eventually("the registry's refusal", || {
+            let state = cluster.get(&["pod", pod])["status"]["containerStatuses"][0]["state"].clone();
+            let message = state["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+            (message.contains("pull access denied") && message.contains(why)).then_some(())
+        });
+    };
+    create("anonymous", "");
+    create("wrong", "wrong");
+    refused("anonymous", "no credentials were given");
+    refused("wrong", "the credentials given were refused");
+    create("right", "right");
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/right", "--timeout=60s"]);
+    // What the account has, its pods have.
+    cluster.kubectl(&[
+        "patch",
+        "serviceaccount",
+        "default",
+        "-p",
+        r#"{"imagePullSecrets": [{"name": "right"}]}"#,
+    ]);
+    create("by-account", "");
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/by-account", "--timeout=60s"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::{Credentials, Image, ImageError, Progress};
 use futures::{StreamExt, TryStreamExt};
 use oci_client::Reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use std::error::Error;
@@ -67,7 +68,27 @@ impl<'a> Pull<'a> {
         Ok(Self { store, reference, client, auth })
     }
 
-    fn failed(&self, error: &dyn Error) -> ImageError {
+    fn failed(&self, error: &OciDistributionError) -> ImageError {
+        let message = match error {
+            // In the words people search for; what the registry says is no more than that.
+            OciDistributionError::UnauthorizedError { .. }
+            | OciDistributionError::AuthenticationFailure(_) => {
+                let given = match self.auth {
+                    RegistryAuth::Anonymous => "no credentials were given",
+                    _ => "the credentials given were refused",
+                };
+                format!(
+                    "pull access denied, repository does not exist or may require authorization: {given}: {}",
+                    chain(error)
+                )
+            }
+            _ => chain(error),
+        };
+        ImageError::Pull { reference: self.reference.whole(), message }
+    }
+
+    /// The registry stopped answering half way.
+    fn broken(&self, error: &dyn Error) -> ImageError {
         ImageError::Pull { reference: self.reference.whole(), message: chain(error) }
     }
 
@@ -146,7 +167,7 @@ impl<'a> Pull<'a> {
             .await
             .map_err(|error| self.failed(&error))?;
         while let Some(chunk) = stream.stream.next().await {
-            let chunk = chunk.map_err(|error| self.failed(&error))?;
+            let chunk = chunk.map_err(|error| self.broken(&error))?;
             file.write_all(&chunk).await.map_err(fail)?;
             let size = chunk.len() as u64;
             progress.fetched(fetched.fetch_add(size, Ordering::Relaxed) + size, total);

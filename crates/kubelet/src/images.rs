@@ -108,6 +108,7 @@ async fn pull(shared: &Shared, pod: &Pod, spec: &Container, name: &str) -> Resul
 /// Credentials for an image's registry from `spec.imagePullSecrets`; None if none fits.
 async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Option<Credentials> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let mut missing = Vec::new();
     for reference in pod.spec.as_ref()?.image_pull_secrets.iter().flatten() {
         match shared.cluster.secret(namespace, &reference.name).await {
             Ok(Some(secret)) => {
@@ -115,9 +116,19 @@ async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Option<Credenti
                     return Some(found);
                 }
             }
-            Ok(None) => tracing::debug!(secret = reference.name, "pull secret does not exist"),
-            Err(error) => tracing::warn!(%error, "pull secret not read"),
+            Ok(None) => missing.push(reference.name.as_str()),
+            Err(error) => {
+                tracing::warn!(%error, "pull secret not read");
+                missing.push(reference.name.as_str());
+            }
         }
+    }
+    if !missing.is_empty() {
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            missing.join(", ")
+        );
+        shared.recorder.pod(pod, Warning, "FailedToRetrieveImagePullSecret", message);
     }
     None
 }

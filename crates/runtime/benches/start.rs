@@ -100,6 +100,7 @@ fn sandbox(directory: &Path, round: u32) -> SandboxConfig {
         hostname: "pod".to_owned(),
         host_network: false,
         host_ipc: false,
+        share_processes: false,
         sysctls: BTreeMap::new(),
         cgroup_parent: format!("besteffort/pod{round}"),
         log_directory: directory.join("logs"),

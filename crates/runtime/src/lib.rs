@@ -31,6 +31,9 @@ pub struct SandboxConfig {
     pub host_network: bool,
     /// Share the host's IPC namespace.
     pub host_ipc: bool,
+    /// Have a namespace of processes that containers can share ([`PidNamespace::Pod`]).
+    #[serde(default)]
+    pub share_processes: bool,
     /// `net.…` and other namespaced sysctls.
     pub sysctls: BTreeMap<String, String>,
     /// Cgroup of the pod below Sagong's own, e.g. `burstable/pod<uid>`.

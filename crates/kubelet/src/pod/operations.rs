@@ -172,6 +172,7 @@ impl Context {
             hostname: etc_files::hostname(&self.pod),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+            share_processes: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),
             sysctls: sysctls.into_iter().flatten().map(|it| (it.name.clone(), it.value.clone())).collect(),
             cgroup_parent: qos::cgroup_parent(&self.pod),
             log_directory: self.log_dir(),

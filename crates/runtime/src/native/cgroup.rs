@@ -87,6 +87,20 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Moves a process into a cgroup of every hierarchy, making it.
+    pub(crate) fn take_in(&self, path: &str, pid: u32) -> io::Result<()> {
+        for hierarchy in &self.hierarchies {
+            // Nothing can be put into one whose processors are not chosen.
+            if hierarchy.controllers.iter().any(|name| name == "cpuset") {
+                continue;
+            }
+            let directory = hierarchy.mount.join(path);
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join("cgroup.procs"), pid.to_string())?;
+        }
+        Ok(())
+    }
+
     /// The files that count processes killed for want of memory.
     pub(crate) fn oom_counters(&self, path: &str) -> Vec<PathBuf> {
         let files = ["memory.events", "memory.oom_control"];

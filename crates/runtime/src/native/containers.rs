@@ -179,7 +179,7 @@ impl Inner {
         spec::make_working_directory(config)?;
         let identity = spec::identity_of(config)?;
         let uid = identity.uid;
-        let processes = self.processes(config)?;
+        let processes = self.processes(config, &pins)?;
         let inputs = Inputs {
             container: config,
             pins: &pins,
@@ -218,8 +218,12 @@ impl Inner {
     }
 
     /// The namespace of the processes a container is to see, if it is one that exists already.
-    fn processes(&self, config: &ContainerConfig) -> io::Result<Option<PathBuf>> {
-        let PidNamespace::Of(other) = &config.security.pid_namespace else { return Ok(None) };
+    fn processes(&self, config: &ContainerConfig, pins: &Pins) -> io::Result<Option<PathBuf>> {
+        let other = match &config.security.pid_namespace {
+            PidNamespace::Of(other) => other,
+            PidNamespace::Pod => return Ok(pins.processes.clone()),
+            PidNamespace::Own | PidNamespace::Host => return Ok(None),
+        };
         let started = StartRecord::load(&self.layout.container(other))?;
         let gone = || io::Error::other("the container whose processes it is to see does not run");
         let started = started.ok_or_else(gone)?;

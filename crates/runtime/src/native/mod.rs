@@ -11,6 +11,7 @@ mod containers;
 mod destroy;
 mod exec;
 mod fit;
+mod holder;
 mod process;
 mod sandbox;
 mod sandboxes;

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::holder;
 use crate::SandboxConfig;
 use nix::libc;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -18,6 +19,8 @@ pub(crate) struct Pins {
     pub(crate) network: Option<PathBuf>,
     pub(crate) uts: Option<PathBuf>,
     pub(crate) ipc: Option<PathBuf>,
+    /// Of processes, if containers share one.
+    pub(crate) processes: Option<PathBuf>,
     /// Memory shared by the containers, mounted at `/dev/shm`.
     pub(crate) shared_memory: PathBuf,
     /// Exists as long as the sandbox is ready.
@@ -33,6 +36,7 @@ impl Pins {
             // On the host's network the host's name is the pod's, as with upstream's runtimes.
             uts: own("uts", config.host_network),
             ipc: own("ipc", config.host_ipc),
+            processes: own(holder::PIN, !config.share_processes),
             shared_memory: if config.host_ipc { PathBuf::from("/dev/shm") } else { directory.join("shm") },
             directory: directory.to_owned(),
         }
@@ -40,7 +44,12 @@ impl Pins {
 
     /// Whether all of them exist.
     pub(crate) fn exist(&self) -> bool {
-        self.directory.is_dir() && self.files().all(is_namespace)
+        // Nothing can be started in a namespace of processes whose first one is gone.
+        let is_held = self
+            .processes
+            .as_ref()
+            .is_none_or(|pin| is_namespace(pin) && holder::pid(&self.directory).is_some());
+        self.directory.is_dir() && self.files().all(is_namespace) && is_held
     }
 
     fn files(&self) -> impl Iterator<Item = &Path> {
@@ -48,7 +57,7 @@ impl Pins {
     }
 
     /// Makes the namespaces. What was made remains for [`unpin`] on an error.
-    pub(crate) fn make(&self, config: &SandboxConfig) -> io::Result<()> {
+    pub(crate) fn make(&self, config: &SandboxConfig, keeper: &Path) -> io::Result<()> {
         let sysctls = sysctls(config)?;
         super::state::make_private(&self.directory)?;
         for file in self.files() {
@@ -60,10 +69,13 @@ impl Pins {
             mount("shm", &self.shared_memory, "tmpfs", flags, c"mode=1777,size=65536k")?;
         }
         // The namespaces of a thread end with it, so that nothing has to be undone in this process.
-        let (pins, config) = (self.clone(), config.clone());
+        let (pins, config, keeper) = (self.clone(), config.clone(), keeper.to_owned());
         let made = std::thread::Builder::new()
             .name("sandbox".to_owned())
-            .spawn(move || pins.make_in_this_thread(&config, &sysctls))?
+            .spawn(move || {
+                pins.make_in_this_thread(&config, &sysctls)?;
+                pins.processes.as_ref().map_or(Ok(()), |_| holder::start(&keeper, &pins.directory))
+            })?
             .join();
         made.unwrap_or_else(|_| Err(io::Error::other("the thread making namespaces panicked")))
     }
@@ -108,6 +120,7 @@ impl Pins {
 
 /// Undoes [`Pins::make`], also when it failed half way; no error if nothing is there.
 pub(crate) fn unpin(directory: &Path) -> io::Result<()> {
+    holder::stop(directory)?;
     for name in super::state::children(directory)? {
         // Not everything in it is a mount point, and one can be mounted more than once.
         while unmount(directory.join(&name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}

@@ -1,8 +1,9 @@
 //! Sandboxes: made, listed, stopped, forgotten.
 
+use super::holder;
 use super::sandbox::{Pins, unpin};
 use super::state::{self, Record, SandboxRecord};
-use super::{NativeRuntime, blocking, cgroup_root, failed, lock, new_id};
+use super::{Inner, NativeRuntime, blocking, cgroup_root, failed, lock, new_id};
 use crate::{RuntimeError, Sandbox, SandboxConfig};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -38,10 +39,15 @@ impl NativeRuntime {
         let id = new_id();
         let record = SandboxRecord { config, created: Timestamp::now() };
         let (layout, id_, record_) = (self.inner.layout.clone(), id.clone(), record.clone());
+        let inner = self.inner.clone();
         blocking(move || {
             let made = state::make_private(&layout.sandbox(&id_))
                 .and_then(|()| record_.save(&layout.sandbox(&id_)))
-                .and_then(|()| Pins::of(&layout.pins(&id_), &record_.config).make(&record_.config));
+                .and_then(|()| {
+                    let pins = Pins::of(&layout.pins(&id_), &record_.config);
+                    pins.make(&record_.config, &layout.keeper())?;
+                    inner.hold(&layout.pins(&id_), &record_.config)
+                });
             made.map_err(|error| {
                 // What was made half way is of no use to anybody.
                 let _ = unpin(&layout.pins(&id_));
@@ -137,6 +143,15 @@ impl NativeRuntime {
         let containers = lock(&self.inner.containers);
         let of_sandbox = containers.values().filter(|entry| entry.container.sandbox_id == sandbox);
         of_sandbox.map(|entry| entry.container.id.clone()).collect()
+    }
+}
+
+impl Inner {
+    /// Puts the first process of a shared namespace, if there is one, where the pod's processes are.
+    fn hold(&self, pins: &Path, config: &SandboxConfig) -> std::io::Result<()> {
+        let Some(pid) = holder::pid(pins) else { return Ok(()) };
+        let parent = config.cgroup_parent.trim_matches('/');
+        self.cgroups.take_in(&format!("{}/{parent}/holder", cgroup_root(&self.options.instance)), pid)
     }
 }
 

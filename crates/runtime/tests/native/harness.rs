@@ -66,6 +66,7 @@ impl Bench {
             hostname: "kubia".to_owned(),
             host_network: false,
             host_ipc: false,
+            share_processes: false,
             sysctls: BTreeMap::new(),
             cgroup_parent: "besteffort/pod1".to_owned(),
             log_directory: self.directory.path().join("logs"),

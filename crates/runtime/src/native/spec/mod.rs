@@ -13,8 +13,8 @@ use crate::{ContainerConfig, PidNamespace, Resources, Security};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxMemoryBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, ProcessBuilder,
-    RootBuilder, Spec, UserBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    ProcessBuilder, RootBuilder, Spec, UserBuilder,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

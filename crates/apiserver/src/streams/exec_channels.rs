@@ -144,3 +144,96 @@ impl Ears {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::SinkExt;
+    use rstest::rstest;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    const OPTIONS: StreamOptions = StreamOptions { stdin: true, stdout: true, stderr: false, tty: false };
+
+    /// A program that repeats its input, and ends with it and the code 3.
+    async fn echo() -> Result<Session, Verdict> {
+        let (stdin, mut input) = duplex(64);
+        let (mut output, stdout) = duplex(64);
+        let end = tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            while let Ok(length @ 1..) = input.read(&mut buffer).await {
+                if output.write_all(&buffer[..length]).await.is_err() {
+                    break;
+                }
+            }
+            3
+        });
+        Ok(Session {
+            stdin: Some(Box::pin(stdin)),
+            stdout: Some(Box::pin(stdout)),
+            stderr: None,
+            resize: None,
+            end: Box::pin(async move { Ok(end.await.unwrap()) }),
+        })
+    }
+
+    /// What the client hears on the channels for output and for errors, until the server closes.
+    async fn heard(
+        client: &mut WebSocketStream<tokio::io::DuplexStream>,
+        protocol: Protocol,
+    ) -> (String, String, bool) {
+        let (mut out, mut error) = (Vec::new(), Vec::new());
+        while let Some(Ok(message)) = client.next().await {
+            if let Message::Close(frame) = &message {
+                let normal = frame.as_ref().is_some_and(|frame| u16::from(frame.code) == 1000);
+                return (String::from_utf8(out).unwrap(), String::from_utf8(error).unwrap(), normal);
+            }
+            match protocol.decode(message).unwrap() {
+                Some(Said::Bytes(STDOUT, bytes)) => out.extend_from_slice(&bytes),
+                Some(Said::Bytes(ERROR, bytes)) => error.extend_from_slice(&bytes),
+                _ => {}
+            }
+        }
+        panic!("the server hung up without a word");
+    }
+
+    async fn client(protocol: Protocol) -> WebSocketStream<tokio::io::DuplexStream> {
+        let (near, far) = duplex(4096);
+        let socket = websocket::over(far).await;
+        let verdict = |code| Verdict::exit(&["echo".into()], code);
+        tokio::spawn(serve(socket, protocol, OPTIONS, echo(), verdict, CancellationToken::new()));
+        WebSocketStream::from_raw_socket(near, Role::Client, None).await
+    }
+
+    #[tokio::test]
+    async fn input_output_and_the_exit_code_over_version_5() {
+        let protocol = Protocol::named("v5.channel.k8s.io").unwrap();
+        let mut client = client(protocol).await;
+        for word in ["hello ", "world"] {
+            client.send(protocol.encode(STDIN, word.as_bytes())).await.unwrap();
+        }
+        client.send(Message::binary(vec![255, STDIN])).await.unwrap();
+        let (out, error, normal) = heard(&mut client, protocol).await;
+        assert_eq!((out.as_str(), normal), ("hello world", true));
+        assert!(error.contains(r#""reason":"NonZeroExitCode""#), "{error}");
+    }
+
+    #[rstest]
+    #[case("v4.base64.channel.k8s.io")]
+    #[case("base64.channel.k8s.io")]
+    #[case("")]
+    #[tokio::test]
+    async fn older_protocols_hear_the_same_output(#[case] name: &str) {
+        let protocol = Protocol::named(name).unwrap();
+        let mut client = client(protocol).await;
+        client.send(protocol.encode(STDIN, b"hello")).await.unwrap();
+        let mut out = Vec::new();
+        while out.len() < 5 {
+            let message = client.next().await.unwrap().unwrap();
+            if let Some(Said::Bytes(STDOUT, bytes)) = protocol.decode(message).unwrap() {
+                out.extend_from_slice(&bytes);
+            }
+        }
+        assert_eq!(out, b"hello");
+    }
+}

@@ -172,7 +172,66 @@ fn take_sizes(received: &mut Vec<u8>) -> Vec<TerminalSize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spdy::Client;
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    const OPTIONS: StreamOptions = StreamOptions { stdin: true, stdout: true, stderr: false, tty: true };
+
+    /// A program that repeats its input, and ends with it and the code 3.
+    async fn echo() -> Result<Session, Verdict> {
+        let (stdin, mut input) = duplex(64);
+        let (mut output, stdout) = duplex(64);
+        let end = tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            while let Ok(length @ 1..) = input.read(&mut buffer).await {
+                output.write_all(&buffer[..length]).await.unwrap();
+            }
+            3
+        });
+        Ok(Session {
+            stdin: Some(Box::pin(stdin)),
+            stdout: Some(Box::pin(stdout)),
+            stderr: None,
+            resize: None,
+            end: Box::pin(async move { Ok(end.await.unwrap()) }),
+        })
+    }
+
+    #[rstest::rstest]
+    #[case(4, r#""reason":"NonZeroExitCode""#)]
+    #[case(1, "command terminated with non-zero exit code: ")]
+    #[tokio::test]
+    async fn a_session_has_a_stream_for_each_of_the_programs(#[case] version: u8, #[case] told: &str) {
+        let (near, far) = duplex(4096);
+        let verdict = |code| Verdict::exit(&["echo".into()], code);
+        tokio::spawn(serve(far, version, OPTIONS, echo(), verdict, CancellationToken::new()));
+        let mut client = Client::new(near);
+        let mut ids = Vec::new();
+        // One that is not asked for, and one twice.
+        for kind in ["stderr", "error", "error", "stdin", "stdout", "resize"] {
+            if kind != "resize" || version >= 3 {
+                ids.push(client.open(&[("streamType", kind)]).await);
+            }
+        }
+        let (refused, error, stdin, stdout) = ([ids[0], ids[2]], ids[1], ids[3], ids[4]);
+        client.say(stdin, b"hello ", false).await;
+        client.say(stdin, b"world", true).await;
+        assert!(client.until(|c| c.ended(error) && c.ended(stdout)).await);
+        assert_eq!(client.text(stdout), "hello world");
+        assert!(client.text(error).contains(told), "{}", client.text(error));
+        assert_eq!(client.refused, refused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_opens_nothing_is_hung_up_on() {
+        let (near, far) = duplex(4096);
+        let verdict = |_| Verdict::success();
+        tokio::spawn(serve(far, 4, OPTIONS, echo(), verdict, CancellationToken::new()));
+        let mut client = Client::new(near);
+        client.open(&[("streamType", "error")]).await;
+        assert!(!client.until(|_| false).await);
+    }
 
     #[test]
     fn sizes_are_taken_once_they_are_complete() {

@@ -156,3 +156,96 @@ async fn exchange(data: &mut Stream, connection: Box<dyn Connection>) {
         () = output.given_up() => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::spdy::Client;
+    use super::*;
+    use rstest::rstest;
+    use tokio::io::duplex;
+
+    /// A pod that repeats what it hears on port 7, and has no other port.
+    fn connect() -> Connect {
+        Arc::new(|port| {
+            Box::pin(async move {
+                if port != 7 {
+                    return Err(StreamError("refused".into()));
+                }
+                let (near, far) = duplex(64);
+                tokio::spawn(async move {
+                    let (mut reading, mut writing) = tokio::io::split(far);
+                    let _ = tokio::io::copy(&mut reading, &mut writing).await;
+                    writing.shutdown().await
+                });
+                Ok(Box::new(near) as Box<dyn Connection>)
+            })
+        })
+    }
+
+    fn client() -> Client {
+        let (near, far) = duplex(4096);
+        tokio::spawn(serve(far, connect(), CancellationToken::new()));
+        Client::new(near)
+    }
+
+    async fn pair(client: &mut Client, port: &str, request: &str) -> (u32, u32) {
+        let headers = |kind| [("streamType", kind), ("port", port), ("requestID", request)];
+        let error = client.open(&headers("error")).await;
+        client.say(error, b"", true).await;
+        (error, client.open(&headers("data")).await)
+    }
+
+    #[tokio::test]
+    async fn connections_side_by_side_do_not_mix() {
+        let mut client = client();
+        let mut pairs = Vec::new();
+        for request in ["0", "1", "2"] {
+            pairs.push(pair(&mut client, "7", request).await);
+        }
+        for round in 0..20 {
+            for (error, data) in &pairs {
+                client.say(*data, format!("{error} says {round};").as_bytes(), round == 19).await;
+            }
+            let last = pairs[2];
+            client.until(|c| c.text(last.1).matches(';').count() > round).await;
+        }
+        for (error, data) in pairs {
+            assert!(client.until(|c| c.ended(error) && c.ended(data)).await);
+            let expected: String = (0..20).map(|round| format!("{error} says {round};")).collect();
+            assert_eq!((client.text(data), client.text(error)), (expected, String::new()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_told_on_the_stream_for_errors() {
+        let mut client = client();
+        let (error, data) = pair(&mut client, "8", "0").await;
+        assert!(client.until(|c| c.ended(error) && c.ended(data)).await);
+        assert_eq!((client.text(error).as_str(), client.text(data).as_str()), ("refused", ""));
+        // Others are not disturbed.
+        let (_, data) = pair(&mut client, "7", "1").await;
+        client.say(data, b"x", true).await;
+        assert!(client.until(|c| c.ended(data)).await);
+        assert_eq!(client.text(data), "x");
+    }
+
+    #[rstest]
+    #[case(&[("streamtype", "data")])]
+    #[case(&[("streamtype", "data"), ("port", "0"), ("requestid", "1")])]
+    #[case(&[("streamtype", "what"), ("port", "7"), ("requestid", "1")])]
+    #[case(&[])]
+    #[tokio::test]
+    async fn a_stream_that_says_too_little_is_refused(#[case] headers: &[(&str, &str)]) {
+        let mut client = client();
+        let id = client.open(headers).await;
+        assert!(client.until(|c| c.refused.contains(&id)).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_ends_the_connection() {
+        let mut client = client();
+        pair(&mut client, "7", "0").await;
+        client.raw(&[0x80, 2, 0, 1, 0, 0, 0, 0]).await;
+        assert!(!client.until(|_| false).await);
+    }
+}

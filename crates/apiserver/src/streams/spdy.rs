@@ -4,9 +4,13 @@
 //! * `dictionary`, `headers`: compressed lists of headers. `frame`: bytes to frames and back; no IO.
 //! * `connection`: streams of one connection.
 
+#[cfg(test)]
+mod client;
 mod connection;
 mod dictionary;
 mod frame;
 mod headers;
 
+#[cfg(test)]
+pub(super) use client::Client;
 pub(super) use connection::{Connection, Stream, StreamWriter};

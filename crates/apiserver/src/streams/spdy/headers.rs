@@ -127,7 +127,7 @@ mod tests {
     proptest! {
         #[test]
         fn lists_are_read_as_they_were_written(lists in prop::collection::vec(
-            prop::collection::vec(("[a-z]{1,20}", "[ -~]{0,2000}"), 0..20), 1..5,
+            prop::collection::vec(("[a-z]{1,20}", "[ -~]{0,300}"), 0..8), 1..4,
         )) {
             let (mut deflate, mut inflate) = (Deflate::new(), Inflate::new());
             for list in lists {
@@ -153,7 +153,7 @@ mod tests {
     fn a_small_block_that_grows_large_is_refused() {
         let mut zlib = Compress::new(Compression::best(), true);
         let mut bomb = Vec::with_capacity(1 << 20);
-        zlib.compress_vec(&vec![0; 64 << 20], &mut bomb, FlushCompress::Sync).unwrap();
+        zlib.compress_vec(&vec![0; 4 << 20], &mut bomb, FlushCompress::Sync).unwrap();
         assert!(bomb.len() < 100_000);
         assert!(matches!(Inflate::new().read(&bomb), Err(FrameError::TooLarge)));
     }

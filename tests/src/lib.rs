@@ -159,6 +159,20 @@ impl Cluster {
         }
     }
 
+    /// Puts an image with a shell and its tools into its store, `test/shell:1`. Needs busybox.
+    pub fn load_shell(&self) {
+        let root = tempfile::tempdir().unwrap();
+        let bin = root.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::create_dir(root.path().join("tmp")).unwrap();
+        stdout(Command::new("sh").args(["-c", "cp -L \"$(command -v busybox)\" \"$0/busybox\""]).arg(&bin));
+        for name in ["sh", "sleep", "cat", "tar", "test", "stty", "nc", "head", "mkdir"] {
+            std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+        }
+        let root = root.path().to_str().unwrap();
+        stdout(&mut self.sagong(&["image", "import", root, "test/shell:1", "--entrypoint", "/bin/sh"]));
+    }
+
     /// Real kubectl, as the cluster's administrator.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");

@@ -36,15 +36,7 @@ fn script(name: &str) -> PathBuf {
 /// A cluster with the app and a shell, and a namespace for the client.
 fn cluster() -> Cluster {
     let cluster = Cluster::start();
-    let root = tempfile::tempdir().unwrap();
-    let bin = root.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    stdout(Command::new("cp").arg("-L").arg("/usr/bin/busybox").arg(&bin));
-    for name in ["sh", "sleep"] {
-        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
-    }
-    let path = root.path().to_str().unwrap();
-    stdout(&mut cluster.sagong(&["image", "import", path, "test/shell:1", "--entrypoint", "/bin/sh"]));
+    cluster.load_shell();
     cluster.kubectl(&["create", "namespace", "client"]);
     cluster
 }

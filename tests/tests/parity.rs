@@ -27,6 +27,8 @@ struct Bench {
     cluster: Cluster,
     directory: tempfile::TempDir,
     rules: Vec<(Regex, &'static str)>,
+    /// The name of the only node.
+    node: String,
 }
 
 impl Bench {
@@ -48,7 +50,9 @@ impl Bench {
             (r"(LIVE|MERGED)-[A-Za-z0-9]+", "$1"),
         ];
         let rules = rules.into_iter().map(|(from, to)| (Regex::new(from).unwrap(), to)).collect();
-        Self { cluster: Cluster::start(), directory, rules }
+        let cluster = Cluster::start();
+        let node = cluster.kubectl(&["get", "nodes", "-o", "name"]).trim().replace("node/", "");
+        Self { cluster, directory, rules, node }
     }
 
     fn program(&self, ours: bool) -> PathBuf {
@@ -65,6 +69,7 @@ impl Bench {
             .args(["-c", &script])
             .current_dir(example(""))
             .env("PROGRAM", self.program(ours))
+            .env("NODE", self.node.as_str())
             .env("KUBECONFIG", self.cluster.data_dir().join("kubeconfig"))
             .env("HOME", self.directory.path())
             .stdin(Stdio::null())
@@ -150,7 +155,7 @@ fn there_are_enough_cases_and_few_enough_differences() {
 
 #[test]
 fn our_kubectl_says_what_the_real_one_says() {
-    if !have("kubectl") {
+    if !have("kubectl") || !have("busybox") {
         return;
     }
     let bench = Bench::new();
@@ -162,6 +167,9 @@ fn our_kubectl_says_what_the_real_one_says() {
     cluster.kubectl(&["create", "configmap", "settings", "--from-literal=a=b"]);
     cluster.kubectl(&["create", "secret", "generic", "keys", "--from-literal=p=q"]);
     cluster.kubectl(&["create", "-f", &example("../../tests/parity/odd.yaml")]);
+    cluster.load_shell();
+    cluster.kubectl(&["create", "-f", &example("../../tests/parity/shell.yaml")]);
+    cluster.kubectl(&["wait", "pod/shell", "--for=condition=Ready", "--timeout=60s"]);
     let wanted = differences();
     let mut failed = Vec::new();
     for case in cases("read") {

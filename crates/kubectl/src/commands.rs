@@ -32,6 +32,7 @@ mod run;
 mod scale;
 mod server;
 mod set;
+mod set_subject;
 mod table;
 mod taint;
 mod unknown;

@@ -6,6 +6,7 @@ use crate::flags::{Flag, Takes, flag};
 use crate::object::{self, list};
 use crate::printers::{Format, PRINT};
 use http::Method;
+use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -43,14 +44,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             let name = object::labels(service)
                 .remove("kubernetes.io/name")
                 .unwrap_or_else(|| object::name(service).to_owned());
-            tell(
-                &name,
-                &format!(
-                    "{}/api/v1/namespaces/kube-system/services/{}/proxy",
-                    client.server,
-                    object::name(service)
-                ),
-            );
+            tell(&name, &address(service, &client.server));
         }
     }
     out(&format!(
@@ -58,6 +52,26 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         context.name
     ));
     Ok(())
+}
+
+/// Where a service of the cluster is reached: at its balancer, or through the API server.
+fn address(service: &Value, server: &str) -> String {
+    let ports = list(service, "/spec/ports");
+    if let Some(ingress) = list(service, "/status/loadBalancer/ingress").first() {
+        let host = ingress["ip"].as_str().or(ingress["hostname"].as_str()).unwrap_or_default();
+        let each = ports.iter().map(|port| format!("http://{host}:{} ", object::number(port, "/port")));
+        return each.collect();
+    }
+    let mut name = object::name(service).to_owned();
+    if let Some(port) = ports.first() {
+        let port_name = object::text(port, "/name");
+        if port_name == "https" || object::number(port, "/port") == 443 {
+            name = format!("https:{name}:{port_name}");
+        } else if !port_name.is_empty() {
+            name = format!("{name}:{port_name}");
+        }
+    }
+    format!("{server}/api/v1/namespaces/kube-system/services/{name}/proxy")
 }
 
 /// What is dumped of a namespace, as it is named in files and in the API.
@@ -98,7 +112,7 @@ pub(crate) async fn dump(context: &Context) -> Outcome {
         vec!["kube-system".to_owned(), context.namespace().await?.0]
     };
     for namespace in &namespaces {
-        let mut pods = serde_json::Value::Null;
+        let mut pods = Value::Null;
         for (file, plural) in KINDS {
             // What a small cluster does not serve it does not have.
             let Ok(mapping) = context.resource(plural).await else { continue };
@@ -116,7 +130,7 @@ pub(crate) async fn dump(context: &Context) -> Outcome {
     Ok(())
 }
 
-async fn logs(context: &Context, pod: &serde_json::Value, directory: &str) -> Outcome {
+async fn logs(context: &Context, pod: &Value, directory: &str) -> Outcome {
     let (namespace, name) = (object::namespace(pod), object::name(pod));
     let path = format!("{}/log", context.resource("pods").await?.object(namespace, name));
     let to_files = !matches!(directory, "" | "-");

@@ -3,7 +3,7 @@
 use super::create::{self, data, ingress, policy, rbac, service, token, workload};
 use super::{
     Command, certificate, cluster_info, config, drain, edit, exec, label, last_applied, misc, rolling_update,
-    rollout, scale, server, set, watch_rollout,
+    rollout, scale, server, set, set_subject, watch_rollout,
 };
 
 macro_rules! command {
@@ -163,6 +163,13 @@ const SET: &[Command] = &[
         set::resources
     ),
     inner!("selector", &[], "Set the selector on a resource", &set::FLAGS, set::selector),
+    inner!(
+        "subject",
+        &[],
+        "Update the user, group, or service account in a role binding or cluster role binding",
+        &set_subject::FLAGS,
+        set_subject::run
+    ),
     inner!(
         "serviceaccount",
         &["sa"],

@@ -347,7 +347,7 @@ pub(crate) async fn delete_user(context: &Context) -> Outcome {
 async fn delete(context: &Context, list: &str, what: &str) -> Outcome {
     let [name] = context.flags.args.as_slice() else {
         return Err(if what == "user" {
-            Failure::Message("user to delete is required".into())
+            context.usage("user to delete is required")
         } else {
             Failure::HelpOnly
         });

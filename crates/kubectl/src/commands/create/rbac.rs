@@ -249,6 +249,22 @@ pub(crate) async fn cluster_role_binding(context: &Context) -> Outcome {
 }
 
 async fn bind(context: &Context, kind: &str, name: &str, (role_kind, role): (&str, &str)) -> Outcome {
+    let subjects = subjects(context)?;
+    let mut object = json!({
+        "apiVersion": VERSION, "kind": kind, "metadata": {"name": name, "creationTimestamp": null},
+        "roleRef": {"apiGroup": GROUP, "kind": role_kind, "name": role},
+    });
+    if !subjects.is_empty() {
+        object["subjects"] = subjects.into();
+    }
+    generated(context, object, &format!("{}: ", kind.to_lowercase())).await
+}
+
+/// The subjects that flags name.
+///
+/// # Errors
+/// A service account has no namespace.
+pub(crate) fn subjects(context: &Context) -> Outcome<Vec<Value>> {
     let flags = &context.flags;
     let subject = |kind: &'static str, names: Vec<String>| {
         names.into_iter().map(move |n| json!({"apiGroup": GROUP, "kind": kind, "name": n}))
@@ -264,12 +280,5 @@ async fn bind(context: &Context, kind: &str, name: &str, (role_kind, role): (&st
             _ => return Err(Failure::Message("serviceaccount must be <namespace>:<name>".into())),
         }
     }
-    let mut object = json!({
-        "apiVersion": VERSION, "kind": kind, "metadata": {"name": name, "creationTimestamp": null},
-        "roleRef": {"apiGroup": GROUP, "kind": role_kind, "name": role},
-    });
-    if !subjects.is_empty() {
-        object["subjects"] = subjects.into();
-    }
-    generated(context, object, &format!("{}: ", kind.to_lowercase())).await
+    Ok(subjects)
 }

@@ -61,6 +61,11 @@ impl Faults {
         }
     }
 
+    /// Nothing ends pods but the controllers, and those but one.
+    pub(crate) fn let_pods_behave(&mut self) {
+        (self.crashes, self.flaps, self.lost_nodes, self.second_leaders) = (0, 0, 0, 0);
+    }
+
     /// Nothing goes wrong any more.
     pub(crate) fn stop(&mut self) {
         *self = Self::default();

@@ -217,8 +217,11 @@ impl Judge {
             let detail = format!("with {name} there are {count} pods, at most {bound} allowed");
             return Err(Violation::new("no more pods than replicas and maxSurge", detail));
         }
-        let planned = count.max(total_size(ground, &deployment));
-        watched.excess_pods = if planned > most { watched.excess_pods.min(planned) } else { 0 };
+        // What a ReplicaSet is still creating for a size it had when it was adopted is no news either.
+        if are_current(ground, &deployment) {
+            let planned = count.max(total_size(ground, &deployment));
+            watched.excess_pods = if planned > most { watched.excess_pods.min(planned) } else { 0 };
+        }
         let recreates = !watched.views.is_empty() && watched.views.values().all(|view| view.recreates);
         if recreates && !watched.overlaps {
             let sets = sets_of(ground, &deployment).filter(|other| other.metadata.uid != set.metadata.uid);
@@ -238,7 +241,11 @@ impl Judge {
     fn pod_deleted(&mut self, old: &Pod, ground: &Ground) -> Verdict {
         let name = old.metadata.name.clone().unwrap_or_default();
         let owner = controller_of(&old.metadata);
-        if owner.is_none_or(|owner| owner.kind != "ReplicaSet") {
+        // One that was taken aside, by its labels, is nobody's any more, whether it is released already or not.
+        let is_aside = owner
+            .and_then(|owner| selector_of(ground, &owner.uid))
+            .is_some_and(|selector| !selector.matches(&old.metadata));
+        if is_aside || owner.is_none_or(|owner| owner.kind != "ReplicaSet") {
             return Err(Violation::new("nobody else's pod is deleted", name));
         }
         let Some((deployment, set)) = deployment_of(ground, old) else { return Ok(()) };

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sagong_controllers::caches::Caches;
 use sagong_controllers::deployment::{rolling_update::Limits, snapshot as deployments};
-use sagong_controllers::plan::{Plan, Write};
+use sagong_controllers::plan::{Plan, Verb, Write};
 use sagong_controllers::replica_set::replicas;
 use sagong_controllers::selector::Matcher;
 use std::sync::Arc;
@@ -51,11 +51,13 @@ pub enum Mutant {
     DeletesSetsInUse,
     /// Failed creates do not show in the status, and the key is never tried again.
     CreatesOnlyOnePod,
+    /// Pods are deleted whatever became of them since they were looked at.
+    DeletesOnOldNews,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SurgeOffByOne,
         Self::UnavailableOffByOne,
         Self::IgnoresMinReadySeconds,
@@ -74,6 +76,7 @@ impl Mutant {
         Self::ForgetsAssumedPods,
         Self::DeletesSetsInUse,
         Self::CreatesOnlyOnePod,
+        Self::DeletesOnOldNews,
     ];
 
     pub(crate) fn on_deployments(mutant: Option<Self>) -> Tampering<deployments::Snapshot> {
@@ -100,6 +103,7 @@ impl Mutant {
             Some(Self::AdoptsForeignPods) => Tampering { snapshot: see_foreign_pods_as_strays, ..none },
             Some(Self::NeverReleases) => Tampering { plan: never_release, ..none },
             Some(Self::CreatesOnlyOnePod) => Tampering { plan: create_only_one, ..none },
+            Some(Self::DeletesOnOldNews) => Tampering { plan: forget_versions, ..none },
             _ => none,
         }
     }
@@ -176,6 +180,14 @@ fn see_foreign_pods_as_strays(snapshot: &mut replicas::Snapshot<ReplicaSet>, cac
 fn never_release(_: &replicas::Snapshot<ReplicaSet>, plan: &mut Plan, _: Timestamp) {
     plan.steps
         .retain(|step| step.guard.is_some() || step.writes.iter().all(|write| write.verb.name() != "patch"));
+}
+
+fn forget_versions(_: &replicas::Snapshot<ReplicaSet>, plan: &mut Plan, _: Timestamp) {
+    for write in plan.steps.iter_mut().flat_map(|step| &mut step.writes) {
+        if let Verb::Delete(deletion) = &mut write.verb {
+            deletion.resource_version = None;
+        }
+    }
 }
 
 fn create_only_one(snapshot: &replicas::Snapshot<ReplicaSet>, plan: &mut Plan, _: Timestamp) {

@@ -18,8 +18,20 @@ pub(crate) const NAME: &str = "kubia";
 /// What foreign objects are called.
 pub(crate) const FOREIGN: &str = "foreign";
 
+/// What a run is about. Most are about everything at once, which finds what nobody thought of; what takes one thing after
+/// the other without anything in between is rare in them, and has runs of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Focus {
+    Everything,
+    /// Versions that work are rolled out and back, on pods that behave, with minReadySeconds.
+    Rollouts,
+    /// Pods are taken aside while others come and go.
+    Aside,
+}
+
 /// What a run begins with.
 pub(crate) struct Scenario {
+    pub(crate) focus: Focus,
     pub(crate) nodes: u8,
     pub(crate) deployment: Value,
     /// A ReplicaSet of nobody runs beside the Deployment.
@@ -34,15 +46,21 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     pub(crate) fn draw(choices: &mut Choices) -> Self {
+        let focus = match choices.below(8) {
+            6 => Focus::Rollouts,
+            7 => Focus::Aside,
+            _ => Focus::Everything,
+        };
         let replicas = 1 + choices.below(5);
         let strategy = strategy(choices);
+        let waits: &[i32] = if focus == Focus::Rollouts { &[5] } else { &[0, 0, 5] };
         let deployment = json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": NAME, "namespace": NAMESPACE},
             "spec": {
                 "replicas": replicas,
                 "strategy": strategy,
-                "minReadySeconds": choices.pick(&[0, 0, 5]),
+                "minReadySeconds": choices.pick(waits),
                 "revisionHistoryLimit": choices.pick(&[10, 2, 0]),
                 "progressDeadlineSeconds": choices.pick(&[600, 30]),
                 "selector": {"matchLabels": {"app": NAME}},
@@ -60,6 +78,7 @@ impl Scenario {
             },
         });
         Self {
+            focus,
             nodes: u8::try_from(1 + choices.below(3)).unwrap_or(1),
             deployment,
             has_bare_set: choices.below(4) == 3,
@@ -129,6 +148,7 @@ fn create<K: TypedObject>(ground: &mut Ground, value: Value) {
 
 /// The user.
 pub(crate) struct User {
+    focus: Focus,
     deployment: Value,
     /// Pods were deleted or changed by hand, so that fewer may be available.
     pub(crate) meddled: bool,
@@ -137,7 +157,7 @@ pub(crate) struct User {
 
 impl User {
     pub(crate) fn new(scenario: &Scenario) -> Self {
-        Self { deployment: scenario.deployment.clone(), meddled: false, foreign: 0 }
+        Self { focus: scenario.focus, deployment: scenario.deployment.clone(), meddled: false, foreign: 0 }
     }
 
     /// Does something.
@@ -148,9 +168,16 @@ impl User {
             return create::<Deployment>(ground, self.deployment.clone());
         };
         let spec = deployment.spec.clone().unwrap_or_default();
-        match ground.choices.below(14) {
+        let (what, images): (_, &[&str]) = match self.focus {
+            Focus::Everything => {
+                (ground.choices.below(14), &["kubia:v2", "kubia:v3", "kubia:v1", NEVER_READY, MISSING])
+            }
+            Focus::Rollouts => (ground.choices.pick(&[0, 0, 6, 3]), &["kubia:v2", "kubia:v3", "kubia:v1"]),
+            Focus::Aside => (ground.choices.pick(&[12, 12, 3, 0]), &["kubia:v2", "kubia:v3", "kubia:v1"]),
+        };
+        match what {
             0..=2 => {
-                let image = ground.choices.pick(&["kubia:v2", "kubia:v3", "kubia:v1", NEVER_READY, MISSING]);
+                let image = ground.choices.pick(images);
                 let containers = json!([{"name": CONTAINER, "image": image}]);
                 self.patch(ground, "image", json!({"template": {"spec": {"containers": containers}}}));
             }

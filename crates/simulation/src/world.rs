@@ -11,7 +11,7 @@ use crate::invariants::{Judge, Violation};
 use crate::manager::Manager;
 use crate::mutant::Mutant;
 use crate::node::Kubelet;
-use crate::scenario::{Scenario, User};
+use crate::scenario::{Focus, Scenario, User};
 use crate::scheduler::Scheduler;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::LazyLock;
@@ -66,7 +66,10 @@ enum Turn {
 impl World {
     pub(crate) fn new(mut choices: Choices, mutant: Option<Mutant>, wants_history: bool) -> Self {
         let scenario = Scenario::draw(&mut choices);
-        let faults = Faults::draw(&mut choices);
+        let mut faults = Faults::draw(&mut choices);
+        if scenario.focus == Focus::Rollouts {
+            faults.let_pods_behave();
+        }
         let mut ground = Ground {
             api: Api::new(beginning()),
             choices,

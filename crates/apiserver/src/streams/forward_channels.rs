@@ -28,7 +28,11 @@ pub(super) async fn serve<S>(
     let (sink, stream) = socket.split();
     let (queue, queued) = mpsc::channel(4);
     let (idle, gone) = (Idle::new(), stopping.child_token());
-    let writer = tokio::spawn(websocket::write(sink, queued, idle.clone()));
+    let (heard, lost) = (idle.clone(), gone.clone());
+    let writer = tokio::spawn(async move {
+        websocket::write(sink, queued, heard).await;
+        lost.cancel();
+    });
     let (mut inputs, mut connections) = (Vec::new(), JoinSet::new());
     for (index, port) in ports.into_iter().enumerate() {
         let (input, said) = mpsc::channel(4);

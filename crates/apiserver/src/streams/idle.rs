@@ -8,6 +8,10 @@ use tokio::time::Instant;
 /// How long a stream may be silent (`--streaming-connection-idle-timeout` of upstream's kubelet).
 pub(super) const LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 
+/// How long a server is silent before it asks whether the client is still there. A client that is gone is noticed by
+/// what cannot be sent, also while nothing more is read from it.
+pub(super) const ASKING: Duration = Duration::from_secs(10);
+
 /// When something was last said, in either direction. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Idle(Arc<Mutex<Instant>>);

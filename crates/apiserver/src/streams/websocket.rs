@@ -1,6 +1,7 @@
 //! WebSockets on connections that were upgraded.
 
-use super::idle::Idle;
+use super::idle::{ASKING, Idle};
+use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -34,19 +35,30 @@ pub(super) async fn over<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketS
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// Sends what is queued, several messages at once if they wait; at the end says goodbye.
+/// Sends what is queued, several messages at once if they wait; at the end says goodbye. Ends before when the client is
+/// gone.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queue: mpsc::Receiver<Message>,
     idle: Idle,
 ) {
-    while let Some(message) = queue.recv().await {
-        let mut next = Some(message);
-        while let Some(message) = next {
-            if sink.feed(message).await.is_err() {
-                return;
+    loop {
+        match tokio::time::timeout(ASKING, queue.recv()).await {
+            Ok(None) => break,
+            Err(_) => {
+                if sink.send(Message::Ping(Bytes::new())).await.is_err() {
+                    return;
+                }
+                continue;
             }
-            next = queue.try_recv().ok();
+            Ok(mut next) => {
+                while let Some(message) = next {
+                    if sink.feed(message).await.is_err() {
+                        return;
+                    }
+                    next = queue.try_recv().ok();
+                }
+            }
         }
         if sink.flush().await.is_err() {
             return;
@@ -63,13 +75,16 @@ pub(super) async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     idle: &Idle,
 ) -> Option<Message> {
     loop {
-        let message = stream.next().await?;
-        idle.touch();
-        match message {
+        match stream.next().await? {
             Ok(Message::Close(_)) | Err(_) => return None,
-            Ok(message @ (Message::Binary(_) | Message::Text(_))) => return Some(message),
+            Ok(message @ (Message::Binary(_) | Message::Text(_))) => {
+                idle.touch();
+                return Some(message);
+            }
+            // Only an answer.
+            Ok(Message::Pong(_)) => {}
             // Pings are answered below.
-            Ok(_) => {}
+            Ok(_) => idle.touch(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::frame::{Decoder, Encoder, Frame, FrameError, Reason, data_head, go_away, ping, reset};
 use super::headers::Headers;
-use crate::streams::idle::Idle;
+use crate::streams::idle::{ASKING, Idle};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -186,13 +186,10 @@ impl Reader {
         let mut buffer = vec![0; PIECE];
         loop {
             match io.read(&mut buffer).await {
-                Ok(length) if length > 0 => {
-                    idle.touch();
-                    decoder.push(&buffer[..length]);
-                }
+                Ok(length) if length > 0 => decoder.push(&buffer[..length]),
                 _ => return,
             }
-            if let Err(error) = self.take(&mut decoder).await {
+            if let Err(error) = self.take(&mut decoder, &idle).await {
                 tracing::debug!(%error, "a SPDY connection is given up");
                 let _ = self.queue.send(Said::GoAway(self.latest)).await;
                 return;
@@ -200,8 +197,13 @@ impl Reader {
         }
     }
 
-    async fn take(&mut self, decoder: &mut Decoder) -> Result<(), FrameError> {
+    async fn take(&mut self, decoder: &mut Decoder, idle: &Idle) -> Result<(), FrameError> {
         while let Some(frame) = decoder.next()? {
+            match frame {
+                // Only an answer.
+                Frame::Ping { id } if id % 2 == 0 => continue,
+                _ => idle.touch(),
+            }
             match frame {
                 Frame::Open { id, last, headers } => self.begin(id, last, headers).await,
                 Frame::Data { id, last, bytes } => self.data(id, last, bytes).await,
@@ -261,7 +263,7 @@ impl Drop for Reader {
     }
 }
 
-/// Writes what is queued, several frames at once if they wait.
+/// Writes what is queued, several frames at once if they wait; asks whether the client is there when nothing is.
 async fn write<W: AsyncWrite>(
     mut io: WriteHalf<W>,
     mut queued: mpsc::Receiver<Said>,
@@ -269,8 +271,14 @@ async fn write<W: AsyncWrite>(
 ) -> io::Result<()> {
     let mut encoder = Encoder::new();
     let mut bytes = Vec::new();
-    while let Some(said) = queued.recv().await {
-        let mut next = Some(said);
+    for asked in (0..u32::MAX).step_by(2).cycle() {
+        let silent = tokio::time::timeout(ASKING, queued.recv()).await;
+        let is_said = silent.is_ok();
+        let mut next = match silent {
+            Ok(None) => break,
+            Ok(said) => said,
+            Err(_) => Some(Said::Ping(asked)),
+        };
         while let Some(said) = next {
             match said {
                 Said::Accept(id) => bytes.extend(encoder.accept(id).map_err(io::Error::other)?),
@@ -286,7 +294,9 @@ async fn write<W: AsyncWrite>(
         }
         io.write_all(&bytes).await?;
         io.flush().await?;
-        idle.touch();
+        if is_said {
+            idle.touch();
+        }
         bytes.clear();
     }
     io.shutdown().await

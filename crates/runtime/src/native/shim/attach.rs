@@ -143,7 +143,7 @@ impl Sessions {
 
     fn may_read(&self, session: &Session) -> bool {
         let gives_input = session.wants.is_none_or(|wants| wants & WANTS_INPUT != 0);
-        !session.ending && !(gives_input && self.waiting.len() >= MOST_INPUT)
+        !session.ending && (!gives_input || self.waiting.len() < MOST_INPUT)
     }
 
     fn accept(&mut self) {

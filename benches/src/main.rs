@@ -2,6 +2,7 @@
 //!
 //! * [`cluster`]: a cluster for measuring, and what the kernel says about its process;
 //! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes;
+//! * [`service`]: what a service costs its clients;
 //! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`baseline`]: what the machine itself does in the same run;
 //! * [`report`]: figures against goals.
 
@@ -12,6 +13,7 @@ mod fan_out;
 mod node;
 mod report;
 mod rollout;
+mod service;
 
 use clap::Parser;
 use report::Report;
@@ -44,6 +46,8 @@ enum Part {
     Pods,
     /// The demo's failed requests
     Demo,
+    /// Requests through a service against those straight to a pod
+    Service,
     /// 1,000 replicas on simulated nodes: create, roll, undo, scale to 0
     Rollout,
     /// The same from 100 to 10,000 pods, and memory
@@ -71,6 +75,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Part::Demo) {
         node::demo(&program, options.demos, &mut report)?;
+    }
+    if wanted(Part::Service) {
+        service::run(&program, &mut report).await?;
     }
     if wanted(Part::Rollout) {
         rollout::thousand(&program, &mut report).await?;

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::Parsed;
 use crate::kubeconfig::Kubeconfig;
+use crate::trace::Trace;
 use base64::Engine;
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -10,6 +11,9 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// Plain JSON.
 pub(crate) const JSON: &str = "application/json";
@@ -18,11 +22,17 @@ pub(crate) const JSON: &str = "application/json";
 #[derive(Clone)]
 pub(crate) struct Client {
     inner: kube::Client,
+    trace: Trace,
+    /// How many warnings the server gave.
+    warnings: Arc<AtomicUsize>,
     /// `127.0.0.1:6443`, for messages.
     pub(crate) host: String,
     /// `https://127.0.0.1:6443`.
     pub(crate) server: String,
 }
+
+/// Who asks.
+const AGENT: &str = concat!("sagong/", env!("CARGO_PKG_VERSION"), " (linux) kubectl");
 
 /// The parts of a request's query.
 pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
@@ -38,7 +48,7 @@ impl Client {
         if nothing && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && config.clusters.is_empty() {
             let config = kube::Config::incluster()
                 .map_err(|error| Failure::Message(format!("in-cluster configuration: {error}")))?;
-            return Self::finish(config);
+            return Self::finish(config, flags);
         }
         let mut cluster = cluster;
         if nothing {
@@ -64,15 +74,16 @@ impl Client {
         {
             config.read_timeout = Some(std::time::Duration::from_nanos(nanos as u64));
         }
-        Self::finish(config)
+        Self::finish(config, flags)
     }
 
-    fn finish(config: kube::Config) -> Outcome<Self> {
+    fn finish(config: kube::Config, flags: &Parsed) -> Outcome<Self> {
         let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let inner = kube::Client::try_from(config)
             .map_err(|error| Failure::Message(format!("invalid configuration: {}", chain(&error))))?;
-        Ok(Self { inner, host, server })
+        let trace = Trace::new(flags.number("v"));
+        Ok(Self { inner, trace, warnings: Arc::default(), host, server })
     }
 
     /// Sends a request; the body of the answer is still to come.
@@ -87,7 +98,13 @@ impl Client {
         body: Option<(&str, Vec<u8>)>,
         accept: &str,
     ) -> Outcome<Response<Body>> {
-        let mut request = Request::builder().method(method).uri(target(path, query)).header("accept", accept);
+        let target = target(path, query);
+        let url = format!("{}{target}", self.server);
+        let mut request = Request::builder()
+            .method(method.clone())
+            .uri(target)
+            .header("accept", accept)
+            .header("user-agent", AGENT);
         let bytes = match body {
             Some((kind, bytes)) => {
                 request = request.header("content-type", kind);
@@ -95,11 +112,19 @@ impl Client {
             }
             None => Vec::new(),
         };
+        if self.trace.on()
+            && let Some(headers) = request.headers_ref()
+        {
+            self.trace.request(&method, &url, headers, &bytes);
+        }
+        let began = Instant::now();
         let request = request
             .body(Body::from(bytes))
             .map_err(|error| Failure::Message(format!("bad request path {path:?}: {error}")))?;
         let response = self.inner.send(request).await.map_err(|error| self.unreachable(&error))?;
+        self.trace.response(&method, &url, response.status(), response.headers(), began.elapsed());
         for warning in response.headers().get_all("warning") {
+            self.warnings.fetch_add(1, Ordering::Relaxed);
             show_warning(warning.to_str().unwrap_or_default());
         }
         if response.status().as_u16() < 400 {
@@ -107,6 +132,7 @@ impl Client {
         }
         let code = response.status().as_u16();
         let bytes = collect(response).await?;
+        self.trace.body("Response Body", &bytes);
         Err(refusal(code, &bytes))
     }
 
@@ -122,7 +148,9 @@ impl Client {
         body: Option<(&str, Vec<u8>)>,
         accept: &str,
     ) -> Outcome<Bytes> {
-        collect(self.send(method, path, query, body, accept).await?).await
+        let bytes = collect(self.send(method, path, query, body, accept).await?).await?;
+        self.trace.body("Response Body", &bytes);
+        Ok(bytes)
     }
 
     /// The same for JSON.
@@ -148,6 +176,11 @@ impl Client {
     /// As [`Self::call`].
     pub(crate) async fn get(&self, path: &str, query: Query<'_>) -> Outcome<Value> {
         self.call(Method::GET, path, query, None).await
+    }
+
+    /// How many warnings the server gave so far.
+    pub(crate) fn warnings(&self) -> usize {
+        self.warnings.load(Ordering::Relaxed)
     }
 
     /// The client below, for streams.

@@ -86,7 +86,7 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
         context.err("Flag --record has been deprecated, --record will be removed in the future\n");
     }
     match command.run {
-        Some(run) => match run(&context).await {
+        Some(run) => match warned(&context, checked(&context, run).await) {
             Err(Failure::HelpOnly) => {
                 help::show(command, &path, false);
                 Ok(())
@@ -117,6 +117,25 @@ const ROOT: Command = Command {
     commands: COMMANDS,
     run: None,
 };
+
+/// Runs a command; first, if it is wished, whether the server speaks this client's version.
+async fn checked(context: &Context, run: for<'a> fn(&'a Context) -> Running<'a>) -> Outcome {
+    if context.flags.on("match-server-version") {
+        server::same_version(context).await?;
+    }
+    run(context).await
+}
+
+/// With `--warnings-as-errors`, warnings of the server fail what went well otherwise.
+fn warned(context: &Context, result: Outcome) -> Outcome {
+    result?;
+    match context.warnings() {
+        0 => Ok(()),
+        _ if !context.flags.on("warnings-as-errors") => Ok(()),
+        1 => Err(Failure::Message("1 warning received".into())),
+        count => Err(Failure::Message(format!("{count} warnings received"))),
+    }
+}
 
 /// The command that the words name, its path, and the arguments without its words.
 fn find(args: &[String], name: &str) -> Outcome<(&'static Command, String, Vec<String>)> {

@@ -40,7 +40,15 @@ impl Context {
     /// # Errors
     /// It cannot be read.
     pub(crate) async fn config(&self) -> Outcome<&Kubeconfig> {
-        self.config.get_or_try_init(|| async { Kubeconfig::load(&self.flags) }).await
+        self.config
+            .get_or_try_init(|| async {
+                let trace = crate::trace::Trace::new(self.flags.number("v"));
+                for file in crate::kubeconfig::files(&self.flags).0.iter().filter(|file| file.exists()) {
+                    trace.note("kubeconfig.rs:1", &format!("Config loaded from file:  {}", file.display()));
+                }
+                Kubeconfig::load(&self.flags)
+            })
+            .await
     }
 
     /// The API server.
@@ -50,6 +58,11 @@ impl Context {
     pub(crate) async fn client(&self) -> Outcome<&Client> {
         let config = self.config().await?;
         self.client.get_or_try_init(|| Client::new(config, &self.flags)).await
+    }
+
+    /// How many warnings the server gave to whatever was asked of it.
+    pub(crate) fn warnings(&self) -> usize {
+        self.client.get().map_or(0, Client::warnings)
     }
 
     /// The namespace and whether a flag gave it.

@@ -21,6 +21,7 @@ mod printers;
 mod remote;
 mod revisions;
 mod terminal;
+mod trace;
 mod watch;
 mod write;
 

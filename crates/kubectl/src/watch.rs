@@ -65,10 +65,10 @@ pub(crate) async fn next(lines: &mut Lines) -> Option<Outcome<Value>> {
     }))
 }
 
-/// The same; None also when interrupted.
+/// The same; Ctrl-C ends it with code 1, as it ends kubectl's watches.
 pub(crate) async fn next_or_interrupt(lines: &mut Lines) -> Option<Outcome<Value>> {
     tokio::select! {
         event = next(lines) => event,
-        _ = tokio::signal::ctrl_c() => None,
+        _ = tokio::signal::ctrl_c() => Some(Err(Failure::Exit(1))),
     }
 }

@@ -115,7 +115,12 @@ async fn one(context: &Context, info: &mut Info, teller: &Teller) -> Outcome<(Va
     }
     write::record(context, &mut info.object);
     let modified = write::configuration(&info.object);
-    let live = match context.client().await?.get(&info.path(), &[]).await {
+    let subresource = context.flags.text("subresource");
+    let path = match subresource {
+        "" => info.path(),
+        part => format!("{}/{part}", info.path()),
+    };
+    let live = match context.client().await?.get(&path, &[]).await {
         Ok(live) => live,
         Err(error) if error.is_not_found() => {
             write::annotate(&mut info.object, LAST_APPLIED, &modified);
@@ -152,7 +157,7 @@ async fn one(context: &Context, info: &mut Info, teller: &Teller) -> Outcome<(Va
         return Ok((live, "unchanged"));
     }
     let kind = if schema.is_some() { STRATEGIC } else { MERGE };
-    match write::patch(context, info, kind, &patch, &query(context, teller)?, "").await {
+    match write::patch(context, info, kind, &patch, &query(context, teller)?, subresource).await {
         Ok(object) => Ok((object, "configured")),
         Err(error) if context.flags.on("force") && matches!(error.reason(), "Conflict" | "Invalid") => {
             context.client().await?.call(Method::DELETE, &info.path(), &[], None).await?;
@@ -198,14 +203,21 @@ async fn server_side(context: &Context, info: &mut Info, teller: &Teller) -> Out
         query.push(("fieldManager", "kubectl".into()));
     }
     query.push(("force", context.flags.on("force-conflicts").to_string()));
-    write::patch(context, info, "application/apply-patch+yaml", &info.object, &query, "")
-        .await
-        .map(|object| (object, "serverside-applied"))
-        .map_err(|error| match error.reason() {
-            "UnsupportedMediaType" => {
-                Failure::Message(format!("Server-side apply not available on the server: ({})", error.text()))
-            }
-            "Conflict" => Failure::Message(format!("{}\n{CONFLICT}", error.text())),
-            _ => error,
-        })
+    write::patch(
+        context,
+        info,
+        "application/apply-patch+yaml",
+        &info.object,
+        &query,
+        context.flags.text("subresource"),
+    )
+    .await
+    .map(|object| (object, "serverside-applied"))
+    .map_err(|error| match error.reason() {
+        "UnsupportedMediaType" => {
+            Failure::Message(format!("Server-side apply not available on the server: ({})", error.text()))
+        }
+        "Conflict" => Failure::Message(format!("{}\n{CONFLICT}", error.text())),
+        _ => error,
+    })
 }

@@ -49,6 +49,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if flags.list("filename").is_empty() && !flags.given("kustomize") {
         return fail("must specify one of -f and -k");
     }
+    if !flags.text("raw").is_empty() {
+        return raw(context).await;
+    }
     let teller = Teller::from_flags(context)?;
     let mut builder = Builder::new(context, &[]);
     builder.validate = write::validation(context)? != "Ignore";
@@ -57,6 +60,15 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let mut count = 0;
     for mut info in found.infos {
         count += 1;
+        if flags.on("edit") {
+            let text = crate::printers::yaml::document(&info.object);
+            let edited = super::edit::by_hand(&text, "")?;
+            if edited.trim().is_empty() {
+                return fail("edit cancelled, no objects created");
+            }
+            info.object = crate::manifest::parse(&edited).map_err(Failure::Message)?;
+            info.name = crate::object::name(&info.object).to_owned();
+        }
         write::record(context, &mut info.object);
         let source = info.source.clone();
         match post(context, &teller, info).await {
@@ -68,6 +80,31 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return fail("no objects passed to create");
     }
     Failure::aggregate(failures)
+}
+
+/// Posts a file to a path as it is.
+async fn raw(context: &Context) -> Outcome {
+    let flags = &context.flags;
+    let files = flags.list("filename");
+    let [file] = files.as_slice() else {
+        return fail("--raw can only use a single local file or stdin");
+    };
+    if flags.on("edit") || !flags.text("selector").is_empty() {
+        return fail("--raw and --edit or --selector are mutually exclusive");
+    }
+    let bytes = if file == "-" {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin(), &mut bytes)?;
+        bytes
+    } else {
+        std::fs::read(file)
+            .map_err(|error| Failure::Message(format!("open {file}: {}", crate::failure::io_text(&error))))?
+    };
+    let body = Some((crate::client::JSON, bytes));
+    let client = context.client().await?;
+    let answer = client.bytes(http::Method::POST, flags.text("raw"), &[], body, crate::client::JSON).await?;
+    crate::context::out_bytes(&answer);
+    Ok(())
 }
 
 /// Creates one object, unless it is only to be shown.

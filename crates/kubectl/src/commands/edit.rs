@@ -102,6 +102,9 @@ async fn save(context: &Context, infos: &[Info], body: &str) -> Outcome {
             out(&format!("{}/{} skipped\n", info.mapping.named(), info.name));
             continue;
         }
+        if context.flags.on("output-patch") {
+            out(&format!("Patch: {patch}\n"));
+        }
         let query = vec![
             ("fieldManager", context.flags.text("field-manager").to_owned()),
             ("fieldValidation", write::validation(context)?.to_owned()),

@@ -27,7 +27,7 @@ pub(crate) const FLAGS: [&[Flag]; 1] = [&[
     flag("ignore-errors", Takes::Bool, "false", "Go on after failures"),
     flag("max-log-requests", Takes::Number, "5", "So many at once at most"),
     flag("pod-running-timeout", Takes::Span, "20s", "How long to wait for a pod"),
-    flag("insecure-skip-tls-verify-backend", Takes::Bool, "false", "Unused"),
+    flag("insecure-skip-tls-verify-backend", Takes::Bool, "false", "Do not check the node's certificate"),
 ]];
 
 /// Runs it.
@@ -208,7 +208,12 @@ async fn stream(context: &Context, pod: &Value, container: &str, selected: bool)
     let flags = &context.flags;
     let path = format!("/api/v1/namespaces/{}/pods/{}/log", object::namespace(pod), object::name(pod));
     let mut query: Vec<(&str, String)> = vec![("container", container.to_owned())];
-    for (flag, key) in [("follow", "follow"), ("previous", "previous"), ("timestamps", "timestamps")] {
+    for (flag, key) in [
+        ("follow", "follow"),
+        ("previous", "previous"),
+        ("timestamps", "timestamps"),
+        ("insecure-skip-tls-verify-backend", "insecureSkipTLSVerifyBackend"),
+    ] {
         if flags.on(flag) {
             query.push((key, "true".into()));
         }

@@ -155,6 +155,20 @@ pub(crate) async fn version(context: &Context) -> Outcome {
     server.map(|_| ())
 }
 
+/// `--match-server-version`: whether client and server are of one minor version.
+///
+/// # Errors
+/// They are not, or the server cannot be reached.
+pub(super) async fn same_version(context: &Context) -> Outcome {
+    let server = context.client().await?.get("/version", &[]).await?;
+    let version = text(&server, "/gitVersion");
+    let minor = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    if minor(version) == minor(CLIENT) {
+        return Ok(());
+    }
+    fail(format!("server version ({version}) differs from client version ({CLIENT})!"))
+}
+
 /// Flags of `auth can-i`.
 pub(crate) const CAN_I_FLAGS: [&[Flag]; 1] = [&[
     crate::builder::ALL_NAMESPACES,

@@ -2,7 +2,7 @@
 
 use crate::builder::Builder;
 use crate::context::{Context, out};
-use crate::failure::{Outcome, fail};
+use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag};
 use crate::object::{self, list, number, text};
 use crate::printers::table::age;
@@ -89,7 +89,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         }
         // Whatever a pod does is worth a new look; the deployment itself changes with its pods.
         tokio::select! {
-            event = watch::next_or_interrupt(&mut events) => if event.is_none() { return Ok(()) },
+            event = watch::next_or_interrupt(&mut events) => match event {
+                Some(Err(error @ Failure::Exit(_))) => return Err(error),
+                None => return Ok(()),
+                Some(_) => {}
+            },
             () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
         }
     }

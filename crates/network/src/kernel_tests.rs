@@ -591,10 +591,13 @@ fn a_service_may_lead_out_of_the_cluster_or_to_the_host_itself() {
 }
 
 #[test]
-fn pods_get_past_a_firewall_that_drops_what_is_forwarded() {
+fn pods_get_past_a_firewall_that_drops_what_is_not_allowed() {
     on_a_fresh_host(|| async {
         let firewall = "add table ip filter\n\
-            add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }\n";
+            add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }\n\
+            add chain ip filter INPUT { type filter hook input priority 0 ; policy drop ; }\n\
+            add rule ip filter INPUT iifname lo accept\n\
+            add rule ip filter INPUT ct state established accept\n";
         rules::apply::nft(&["-f", "-"], firewall).await.unwrap();
         let before = rules::apply::nft(&["list", "ruleset"], "").await.unwrap();
         let world = World::new().await;
@@ -603,7 +606,13 @@ fn pods_get_past_a_firewall_that_drops_what_is_forwarded() {
         b.serve("b");
         world.endpoints(&[ip_b]).await;
         assert_eq!(a.inside(|| ask(CLUSTER_IP)).unwrap().0, "b");
+        // The host answers under the gateway's address.
+        let host = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = host.local_addr().unwrap().port();
+        a.inside(move || TcpStream::connect(("10.244.0.1", port)).map(drop)).unwrap();
         drop(World::new().await);
+        let input = rules::apply::nft(&["list", "chain", "ip", "filter", "INPUT"], "").await.unwrap();
+        assert_eq!(input.matches("accept comment").count(), 1, "{input}");
         let rules = rules::apply::nft(&["list", "chain", "ip", "filter", "FORWARD"], "").await.unwrap();
         assert_eq!(rules.matches("accept comment").count(), 2, "{rules}");
         crate::destroy(INSTANCE).await.unwrap();

@@ -25,7 +25,8 @@ impl Rules {
     /// Makes the table if there is none. One of an earlier run is left as it is, so that services go on
     /// until the first [`Rules::apply`].
     pub(crate) async fn prepare(&mut self) -> Result<(), NetworkError> {
-        super::foreign::admit(&self.node.instance).await?;
+        let gateway = crate::pod::bridge::gateway(self.node.node_cidr);
+        super::foreign::admit(&self.node.instance, gateway).await?;
         let table = self.node.table();
         if nft(&["-t", "list", "table", "ip", &table], "").await.is_ok() {
             return Ok(());

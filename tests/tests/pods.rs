@@ -89,15 +89,17 @@ fn a_client_in_a_pod_finds_the_api_server_and_is_known_there() {
     let kubectl = kubectl();
     let cluster = cluster_with(&[&kubectl]);
     let program = kubectl.file_name().unwrap().to_str().unwrap().to_owned();
+    let review = r#"{"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}"#;
     let script = format!(
         "cd /var/run/secrets/kubernetes.io/serviceaccount; ls; cat namespace; echo; \
-         {program} auth whoami -o jsonpath='{{.status.userInfo}}'; echo; {program} get pods; \
-         {program} get pods --token=guessed"
+         echo '{review}' | {program} create --raw=/apis/authentication.k8s.io/v1/selfsubjectreviews -f -; echo; \
+         {program} get pods; {program} get pods --token=guessed"
     );
     let said = output(&cluster, &pod("client", &script));
     assert!(said.starts_with("ca.crt\nnamespace\ntoken\ndefault\n"), "{said}");
     let user = said.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{said}"));
-    let user: Value = serde_json::from_str(user).unwrap();
+    let review: Value = serde_json::from_str(user).unwrap();
+    let user = &review["status"]["userInfo"];
     assert_eq!(user["username"], "system:serviceaccount:default:default", "{said}");
     let uid = cluster.get(&["pod", "client"])["metadata"]["uid"].clone();
     assert_eq!(user["extra"]["authentication.kubernetes.io/pod-uid"][0], uid, "{said}");
@@ -109,13 +111,14 @@ fn a_client_in_a_pod_finds_the_api_server_and_is_known_there() {
     assert!(said.contains("You must be logged in to the server"), "{said}");
 
     // The token ends with its pod.
-    let own = cluster.kubectl(&[
-        "create",
-        "token",
-        "default",
-        "--bound-object-kind=Pod",
-        "--bound-object-name=client",
-    ]);
+    let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "client"});
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [], "boundObjectRef": bound},
+    });
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let own = cluster.kubectl_stdin(&["create", "--raw", path], &request.to_string());
+    let own: Value = serde_json::from_str(&own).unwrap();
+    let own = own["status"]["token"].as_str().unwrap().to_owned();
     let asks = |token: &str| {
         let url = format!("https://127.0.0.1:{}/api", cluster.port);
         let header = format!("Authorization: Bearer {}", token.trim());
@@ -264,6 +267,29 @@ fn system_calls_are_restricted_unless_the_pod_says_otherwise() {
     });
 }
 
+/// The subresource that takes ephemeral containers.
+const EPHEMERAL: &str = "/api/v1/namespaces/default/pods/app/ephemeralcontainers";
+
+/// Runs a script beside `app`, with kubectl's own command if it is young enough to know how.
+fn debug(cluster: &Cluster, script: &str) {
+    let version: Value =
+        serde_json::from_str(&cluster.kubectl(&["version", "--client", "-o", "json"])).unwrap();
+    let minor =
+        version["clientVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse::<u32>().unwrap();
+    if minor >= 25 {
+        let command = ["debug", "app", "--image", TOOLS, "--image-pull-policy=Never", "--target=main"];
+        let command = [&command[..], &["--container=look", "--", "sh", "-c", script]].concat();
+        cluster.kubectl(&command);
+        return;
+    }
+    let mut pod = cluster.get(&["pod", "app"]);
+    pod["spec"]["ephemeralContainers"] = json!([{
+        "name": "look", "image": TOOLS, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        "targetContainerName": "main",
+    }]);
+    cluster.kubectl_stdin(&["replace", "--raw", EPHEMERAL], &pod.to_string());
+}
+
 #[test]
 fn a_debugger_sees_the_processes_of_the_container_it_looks_into() {
     if !have("kubectl") || !have("busybox") {
@@ -280,19 +306,7 @@ fn a_debugger_sees_the_processes_of_the_container_it_looks_into() {
     );
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/app", "--timeout=60s"]);
     let script = "ps; wget -qO- http://127.0.0.1:8080; ls -l /proc/1/root/kubia; exit 3";
-    cluster.kubectl(&[
-        "debug",
-        "app",
-        "--image",
-        TOOLS,
-        "--image-pull-policy=Never",
-        "--target=main",
-        "--container=look",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ]);
+    debug(&cluster, script);
     let status = eventually("the end of the debugger", || {
         let pod = cluster.get(&["pod", "app"]);
         let status = pod["status"]["ephemeralContainerStatuses"][0].clone();
@@ -311,10 +325,51 @@ fn a_debugger_sees_the_processes_of_the_container_it_looks_into() {
     let events = cluster.kubectl(&["get", "events", "-o", "json"]);
     assert!(events.contains("spec.ephemeralContainers{look}"), "{events}");
     // It can be added to, and nothing else.
-    let patch = r#"{"spec": {"ephemeralContainers": [{"name": "look", "image": "other"}]}}"#;
-    let refused =
-        cluster.kubectl_fails(&["patch", "pod", "app", "--subresource=ephemeralcontainers", "-p", patch]);
+    let mut changed = cluster.get(&["pod", "app"]);
+    changed["spec"]["ephemeralContainers"][0]["image"] = json!("other");
+    let refused = cluster.kubectl_with(&["replace", "--raw", EPHEMERAL], &changed.to_string());
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.contains("existing ephemeral containers \"look\" may not be changed"), "{refused}");
+}
+
+#[test]
+fn containers_may_share_their_processes_and_see_nothing_of_the_node_by_that() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let cluster = cluster_with(&[]);
+    let look = "while ! ps | grep -q '[s]leep 4711'; do sleep 0.1; done; ps; ls /proc/1/root/; \
+                kill $(ps | awk '/[s]leep 4711/ {print $1; exit}'); sleep 600";
+    let mut pod = pod("shared", look);
+    pod["spec"]["shareProcessNamespace"] = json!(true);
+    pod["spec"]["restartPolicy"] = json!("Always");
+    pod["spec"]["containers"][0]["securityContext"] = json!({"capabilities": {"add": ["SYS_PTRACE"]}});
+    let other =
+        json!({"name": "other", "image": TOOLS, "imagePullPolicy": "Never", "command": ["sleep", "4711"]});
+    pod["spec"]["containers"].as_array_mut().unwrap().push(other);
+    create(&cluster, &pod);
+    let status = eventually("the other container to be started again", || {
+        let status = cluster.get(&["pod", "shared"])["status"]["containerStatuses"].clone();
+        (status[1]["restartCount"] == 1 && status[1]["state"]["running"].is_object()).then_some(status)
+    });
+    assert_eq!(status[0]["restartCount"], 0, "its neighbour lives on: {status}");
+    let said = cluster.kubectl(&["logs", "shared", "-c", "main"]);
+    let first =
+        said.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(first.contains("sagong-sandbox") && !first.contains("root"), "{said}");
+    // Whoever traces the first process finds an empty place.
+    let listed: Vec<&str> = said.lines().skip_while(|line| !line.contains("sleep 4711")).collect();
+    assert!(!listed.iter().any(|line| ["etc", "proc", "home"].contains(line)), "{said}");
+    let uid = cluster.get(&["pod", "shared"])["metadata"]["uid"].as_str().unwrap().to_owned();
+    let cgroups = || stdout(Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("pod{uid}")]));
+    assert!(!cgroups().is_empty());
+    cluster.kubectl(&["delete", "pod", "shared"]);
+    eventually("the first process to end with the pod", || cgroups().is_empty().then_some(()));
+
+    let mut host = self::pod("host", "ls -d /proc/[0-9]* | wc -l");
+    host["spec"]["hostPID"] = json!(true);
+    let seen: usize = output(&cluster, &host).trim().parse().unwrap();
+    assert!(seen > 10, "{seen}");
 }
 
 #[test]

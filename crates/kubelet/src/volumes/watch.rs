@@ -16,9 +16,12 @@ use tokio::sync::{mpsc, watch};
 /// Namespace and name.
 type Name = (String, String);
 
+/// The version each pod has seen last, by uid; None: the object did not exist.
+type Seen = BTreeMap<String, Option<String>>;
+
 /// Which objects are shown by which pods.
 pub(crate) struct Shows {
-    shown: Mutex<HashMap<(Shown, Name), BTreeMap<String, Option<String>>>>,
+    shown: Mutex<HashMap<(Shown, Name), Seen>>,
     /// Whether any config map, and any secret, is shown.
     any: [watch::Sender<bool>; 2],
 }

@@ -8,6 +8,12 @@ use crate::{RuntimeError, Sandbox, SandboxConfig};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
+use std::time::Duration;
+
+/// The cgroup of the first process of a shared namespace, below the pod's.
+const HOLDER: &str = "holder";
+/// How long the kernel may take to let go of a cgroup whose process has ended.
+const REMOVING: Duration = Duration::from_secs(2);
 
 impl NativeRuntime {
     pub(super) fn adopt_sandboxes(&self) -> Result<(), RuntimeError> {
@@ -128,7 +134,10 @@ impl NativeRuntime {
             (self.inner.clone(), id.to_owned(), record.config.cgroup_parent.trim_matches('/').to_owned());
         let removed = blocking(move || {
             if !shared && !parent.is_empty() {
-                inner.cgroups.prune(&format!("{}/{parent}", cgroup_root(&inner.options.instance)));
+                let cgroup = format!("{}/{parent}", cgroup_root(&inner.options.instance));
+                // Its process has ended with the sandbox; what cannot be removed now goes with the instance.
+                let _ = inner.cgroups.remove(&format!("{cgroup}/{HOLDER}"), REMOVING);
+                inner.cgroups.prune(&cgroup);
             }
             state::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
         })
@@ -151,7 +160,7 @@ impl Inner {
     fn hold(&self, pins: &Path, config: &SandboxConfig) -> std::io::Result<()> {
         let Some(pid) = holder::pid(pins) else { return Ok(()) };
         let parent = config.cgroup_parent.trim_matches('/');
-        self.cgroups.take_in(&format!("{}/{parent}/holder", cgroup_root(&self.options.instance)), pid)
+        self.cgroups.take_in(&format!("{}/{parent}/{HOLDER}", cgroup_root(&self.options.instance)), pid)
     }
 }
 

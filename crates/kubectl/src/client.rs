@@ -1,5 +1,7 @@
 //! Requests to the API server: raw bodies in and out, warnings shown, failures worded.
 
+mod unreachable;
+
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::Parsed;
 use crate::kubeconfig::Kubeconfig;
@@ -13,7 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Plain JSON.
 pub(crate) const JSON: &str = "application/json";
@@ -23,6 +25,8 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) struct Client {
     inner: kube::Client,
     trace: Trace,
+    /// `--request-timeout`: how long an answer may take.
+    patience: Option<Duration>,
     /// How many warnings the server gave.
     warnings: Arc<AtomicUsize>,
     /// `127.0.0.1:6443`, for messages.
@@ -33,6 +37,14 @@ pub(crate) struct Client {
 
 /// Who asks.
 const AGENT: &str = concat!("sagong/", env!("CARGO_PKG_VERSION"), " (linux) kubectl");
+
+/// The span behind `--request-timeout`; a bare number is in seconds, 0 is for ever.
+fn patience(flags: &Parsed) -> Option<Duration> {
+    let text = flags.text("request-timeout");
+    let nanos = crate::flags::parse_duration(text)
+        .or_else(|| text.parse::<i128>().ok().map(|seconds| seconds * 1_000_000_000))?;
+    u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+}
 
 /// The parts of a request's query.
 pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
@@ -67,13 +79,6 @@ impl Client {
             .await
             .map_err(|error| Failure::Message(format!("invalid configuration: {}", chain(&error))))?;
         config.read_timeout = None;
-        let timeout = flags.text("request-timeout");
-        if let Some(nanos) = crate::flags::parse_duration(timeout)
-            .or_else(|| timeout.parse::<i128>().ok().map(|seconds| seconds * 1_000_000_000))
-            && nanos > 0
-        {
-            config.read_timeout = Some(std::time::Duration::from_nanos(nanos as u64));
-        }
         Self::finish(config, flags)
     }
 
@@ -83,7 +88,7 @@ impl Client {
         let inner = kube::Client::try_from(config)
             .map_err(|error| Failure::Message(format!("invalid configuration: {}", chain(&error))))?;
         let trace = Trace::new(flags.number("v"));
-        Ok(Self { inner, trace, warnings: Arc::default(), host, server })
+        Ok(Self { inner, trace, patience: patience(flags), warnings: Arc::default(), host, server })
     }
 
     /// Sends a request; the body of the answer is still to come.
@@ -121,7 +126,8 @@ impl Client {
         let request = request
             .body(Body::from(bytes))
             .map_err(|error| Failure::Message(format!("bad request path {path:?}: {error}")))?;
-        let response = self.inner.send(request).await.map_err(|error| self.unreachable(&error))?;
+        let sending = async { self.inner.send(request).await.map_err(|error| self.unreachable(&error)) };
+        let response = self.in_time(sending).await?;
         self.trace.response(&method, &url, response.status(), response.headers(), began.elapsed());
         for warning in response.headers().get_all("warning") {
             self.warnings.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +154,8 @@ impl Client {
         body: Option<(&str, Vec<u8>)>,
         accept: &str,
     ) -> Outcome<Bytes> {
-        let bytes = collect(self.send(method, path, query, body, accept).await?).await?;
+        let response = self.send(method, path, query, body, accept).await?;
+        let bytes = self.in_time(collect(response)).await?;
         self.trace.body("Response Body", &bytes);
         Ok(bytes)
     }
@@ -178,6 +185,14 @@ impl Client {
         self.call(Method::GET, path, query, None).await
     }
 
+    /// What comes before patience is at an end.
+    async fn in_time<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let Some(patience) = self.patience else { return work.await };
+        tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+            Err(Failure::Verbatim("Unable to connect to the server: context deadline exceeded".into()))
+        })
+    }
+
     /// How many warnings the server gave so far.
     pub(crate) fn warnings(&self) -> usize {
         self.warnings.load(Ordering::Relaxed)
@@ -197,22 +212,11 @@ impl Client {
                 self.host
             ));
         }
-        Failure::Verbatim(format!("Unable to connect to the server: {}", reworded(&text)))
+        Failure::Verbatim(format!(
+            "Unable to connect to the server: {}",
+            unreachable::reworded(&text, &self.host)
+        ))
     }
-}
-
-/// Certificates' troubles in the words Go has for them.
-fn reworded(text: &str) -> String {
-    if text.contains("UnknownIssuer") {
-        return "tls: failed to verify certificate: x509: certificate signed by unknown authority".into();
-    }
-    if text.contains("Expired") || text.contains("expired") {
-        return format!("x509: certificate has expired or is not yet valid ({text})");
-    }
-    if text.contains("dns error") || text.contains("lookup") {
-        return format!("dial tcp: lookup failed: no such host ({text})");
-    }
-    text.to_owned()
 }
 
 fn check_files(cluster: &Value, user: &Value) -> Outcome {

@@ -62,12 +62,13 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     loop {
         let body = by_hand(&current, &why)?;
         if body.trim().is_empty() || body == yaml::document(&shown) {
-            out("Edit cancelled, no changes made.\n");
+            context.err("Edit cancelled, no changes made.\n");
             return Ok(());
         }
         match save(context, &infos, &body).await {
             Ok(()) => return Ok(()),
-            Err(error) if body == current => return Err(error),
+            // The same mistake twice: nobody is at the keyboard, or nobody knows better.
+            Err(_) if body == current => return Err(kept(context, &body)),
             Err(error) => {
                 context.err(&error.shown());
                 why = format!("# {}\n#\n", error.text().replace('\n', "\n# "));
@@ -75,6 +76,19 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             }
         }
     }
+}
+
+/// Puts what was edited where it can be found again.
+fn kept(context: &Context, body: &str) -> Failure {
+    let file = tempfile::Builder::new().prefix("kubectl-edit-").suffix(".yaml").tempfile();
+    let kept = file.and_then(|file| {
+        std::fs::write(file.path(), body)?;
+        file.into_temp_path().keep().map_err(std::io::Error::from)
+    });
+    if let Ok(path) = kept {
+        context.err(&format!("A copy of your changes has been stored to \"{}\"\n", path.display()));
+    }
+    Failure::Message("Edit cancelled, no valid changes were saved.".into())
 }
 
 async fn save(context: &Context, infos: &[Info], body: &str) -> Outcome {

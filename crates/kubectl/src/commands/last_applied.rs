@@ -138,7 +138,7 @@ pub(crate) async fn edit(context: &Context) -> Outcome {
     let text = yaml::document(&shown);
     let edited = super::edit::by_hand(&text, "")?;
     if edited.trim().is_empty() || edited == text {
-        out("Edit cancelled, no changes made.\n");
+        context.err("Edit cancelled, no changes made.\n");
         return Ok(());
     }
     let mut objects = Vec::new();

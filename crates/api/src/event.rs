@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 /// Objects and sentences remembered.
 const REMEMBERED: usize = 4096;
@@ -52,25 +52,14 @@ impl Emission {
     }
 }
 
-/// What makes two reports the same apart from their sentence.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Topic {
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: Option<String>,
-    uid: Option<String>,
-    field_path: Option<String>,
-    warning: bool,
-    reason: String,
-}
-
 struct Similar {
-    messages: HashSet<String>,
+    messages: Vec<u64>,
     last: Timestamp,
 }
 
 struct Observed {
-    name: String,
+    /// In the name of the event.
+    stamp: i128,
     count: i32,
     first: Timestamp,
     last: Timestamp,
@@ -89,10 +78,12 @@ struct Allowance {
 /// * An object causes at most 25 events at once and one more every five minutes.
 pub struct Correlator {
     source: EventSource,
-    similar: HashMap<Topic, Similar>,
-    observed: HashMap<(Topic, Option<String>), Observed>,
-    allowances: HashMap<String, Allowance>,
-    last_name: i128,
+    /// What is remembered is remembered by its hash: there are thousands of pods.
+    hashes: RandomState,
+    similar: HashMap<u64, Similar>,
+    observed: HashMap<u64, Observed>,
+    allowances: HashMap<u64, Allowance>,
+    last_stamp: i128,
 }
 
 impl Correlator {
@@ -100,69 +91,54 @@ impl Correlator {
     pub fn new(component: &str, host: Option<&str>) -> Self {
         Self {
             source: EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) },
+            hashes: RandomState::new(),
             similar: HashMap::new(),
             observed: HashMap::new(),
             allowances: HashMap::new(),
-            last_name: 0,
+            last_stamp: 0,
         }
     }
 
     /// What to write for a report made at `now`, if anything.
     pub fn correlate(&mut self, subject: &Subject<'_>, message: &str, now: Timestamp) -> Option<Emission> {
         self.forget(now);
-        let regarding = subject.regarding;
-        let topic = Topic {
-            kind: regarding.kind.clone(),
-            namespace: regarding.namespace.clone(),
-            name: regarding.name.clone(),
-            uid: regarding.uid.clone(),
-            field_path: regarding.field_path.clone(),
-            warning: subject.warning,
-            reason: subject.reason.to_owned(),
-        };
-        let combined = self.is_one_of_many(&topic, message, now);
+        let ObjectReference { kind, namespace, name, uid, field_path, .. } = subject.regarding;
+        let object = self.hashes.hash_one((kind, namespace, name, uid));
+        let topic = self.hashes.hash_one((object, field_path, subject.warning, subject.reason));
+        let combined = self.is_one_of_many(topic, message, now);
         let message =
             if combined { format!("(combined from similar events): {message}") } else { message.to_owned() };
-        let fresh_name = self.fresh_name(regarding, now);
-        let sentence = (topic, (!combined).then(|| message.clone()));
-        let observed = self.observed.entry(sentence).or_insert(Observed {
-            name: fresh_name,
-            count: 0,
-            first: now,
-            last: now,
-        });
+        let sentence = self.hashes.hash_one((topic, (!combined).then_some(&message)));
+        // Events of the same instant have different names.
+        self.last_stamp = now.as_nanosecond().max(self.last_stamp + 1);
+        let first = Observed { stamp: self.last_stamp, count: 0, first: now, last: now };
+        let observed = self.observed.entry(sentence).or_insert(first);
         observed.count = observed.count.saturating_add(1);
         observed.last = now;
         let event = event(&self.source, subject, message, observed);
         let patch = (observed.count > 1).then(
             || json!({"count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message}),
         );
-        self.may_report(regarding, now).then_some(Emission { event, patch })
+        self.may_report(object, now).then_some(Emission { event, patch })
     }
 
-    fn is_one_of_many(&mut self, topic: &Topic, message: &str, now: Timestamp) -> bool {
+    fn is_one_of_many(&mut self, topic: u64, message: &str, now: Timestamp) -> bool {
+        let message = self.hashes.hash_one(message);
         let similar = self
             .similar
-            .entry(topic.clone())
-            .or_insert_with(|| Similar { messages: HashSet::new(), last: now });
+            .entry(topic)
+            .or_insert_with(|| Similar { messages: Vec::with_capacity(1), last: now });
         if now.duration_since(similar.last).as_secs() > SIMILAR_FOR {
             similar.messages.clear();
         }
         similar.last = now;
-        if similar.messages.len() < DIFFERENT {
-            similar.messages.insert(message.to_owned());
+        if similar.messages.len() < DIFFERENT && !similar.messages.contains(&message) {
+            similar.messages.push(message);
         }
         similar.messages.len() >= DIFFERENT
     }
 
-    fn may_report(&mut self, regarding: &ObjectReference, now: Timestamp) -> bool {
-        let object = format!(
-            "{}/{}/{}/{}",
-            regarding.kind.as_deref().unwrap_or_default(),
-            regarding.namespace.as_deref().unwrap_or_default(),
-            regarding.name.as_deref().unwrap_or_default(),
-            regarding.uid.as_deref().unwrap_or_default(),
-        );
+    fn may_report(&mut self, object: u64, now: Timestamp) -> bool {
         let allowance = self.allowances.entry(object).or_insert(Allowance { tokens: BURST, last: now });
         let earned = now.duration_since(allowance.last).as_secs_f64() / SECONDS_PER_EVENT;
         allowance.tokens = (allowance.tokens + earned).min(BURST);
@@ -174,12 +150,6 @@ impl Correlator {
         may
     }
 
-    /// `kubia.17e5a7d1f7a3c0de`: the object's name and the nanosecond, made unique.
-    fn fresh_name(&mut self, regarding: &ObjectReference, now: Timestamp) -> String {
-        self.last_name = now.as_nanosecond().max(self.last_name + 1);
-        format!("{}.{:x}", regarding.name.as_deref().unwrap_or_default(), self.last_name)
-    }
-
     fn forget(&mut self, now: Timestamp) {
         let is_recent = |last: Timestamp| now.duration_since(last).as_secs() <= SIMILAR_FOR;
         forget(&mut self.similar, |similar| is_recent(similar.last));
@@ -189,7 +159,7 @@ impl Correlator {
 }
 
 /// Keeps memory bounded: of too many entries only the recent ones stay, and if all are recent, none.
-fn forget<K: Eq + Hash, V>(map: &mut HashMap<K, V>, is_recent: impl Fn(&V) -> bool) {
+fn forget<V>(map: &mut HashMap<u64, V>, is_recent: impl Fn(&V) -> bool) {
     if map.len() >= REMEMBERED {
         map.retain(|_, value| is_recent(value));
     }
@@ -203,7 +173,8 @@ fn event(source: &EventSource, subject: &Subject<'_>, message: String, observed:
     let namespace = regarding.namespace.clone().filter(|namespace| !namespace.is_empty());
     Event {
         metadata: ObjectMeta {
-            name: Some(observed.name.clone()),
+            // `kubia.17e5a7d1f7a3c0de`: the object's name and the nanosecond.
+            name: Some(format!("{}.{:x}", regarding.name.as_deref().unwrap_or_default(), observed.stamp)),
             // Events about objects without a namespace are kept in this one.
             namespace: Some(namespace.unwrap_or_else(|| "default".to_owned())),
             ..ObjectMeta::default()

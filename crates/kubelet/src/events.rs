@@ -1,17 +1,12 @@
 //! Events, recorded as upstream records them: one object per distinct message, counted when repeated.
 
-use crate::clock::{Clock, api_time};
+use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterError};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::json;
-use std::collections::HashMap;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use sagong_api::event::{Correlator, Subject};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-
-/// How many distinct events are remembered for counting.
-const REMEMBERED: usize = 4096;
 
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +45,7 @@ impl Recorder {
         clock: Clock,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (notes, inbox) = mpsc::unbounded_channel();
-        let writer = Writer { cluster, node, seen: HashMap::new() };
+        let writer = Writer { cluster, correlator: Correlator::new("kubelet", Some(&node)) };
         (Recorder { notes, clock }, writer.run(inbox))
     }
 
@@ -136,8 +131,7 @@ impl Recorder {
 
 struct Writer {
     cluster: Arc<dyn Cluster>,
-    node: String,
-    seen: HashMap<Note, (String, i32)>,
+    correlator: Correlator,
 }
 
 impl Writer {
@@ -150,56 +144,32 @@ impl Writer {
     }
 
     async fn write(&mut self, note: &Note, at: Timestamp) -> Result<(), ClusterError> {
-        if let Some((name, count)) = self.seen.get_mut(note) {
-            *count = count.saturating_add(1);
-            let patch = json!({ "count": count, "lastTimestamp": api_time(at) });
-            let name = name.clone();
-            match self.cluster.patch_event(&note.namespace, &name, &patch).await {
+        let regarding = note.regarding();
+        let warning = note.severity == Severity::Warning;
+        let subject = Subject { regarding: &regarding, warning, reason: note.reason, action: None };
+        let Some(emission) = self.correlator.correlate(&subject, &note.message, at) else { return Ok(()) };
+        if let Some(patch) = &emission.patch {
+            match self.cluster.patch_event(emission.namespace(), emission.name(), patch).await {
                 // It has expired; tell it anew.
                 Err(ClusterError::NotFound(_)) => {}
                 other => return other,
             }
         }
-        if self.seen.len() >= REMEMBERED {
-            self.seen.clear();
-        }
-        let name = format!("{}.{:x}", note.name, at.as_nanosecond());
-        self.cluster.create_event(&event(note, &name, &self.node, at)).await?;
-        self.seen.insert(note.clone(), (name, 1));
-        Ok(())
+        self.cluster.create_event(&emission.event).await
     }
 }
 
-fn event(note: &Note, name: &str, node: &str, at: Timestamp) -> Event {
-    let severity = match note.severity {
-        Severity::Normal => "Normal",
-        Severity::Warning => "Warning",
-    };
-    Event {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(note.namespace.clone()),
-            ..Default::default()
-        },
-        involved_object: ObjectReference {
+impl Note {
+    fn regarding(&self) -> ObjectReference {
+        ObjectReference {
             api_version: Some("v1".into()),
-            kind: Some(note.kind.into()),
-            name: Some(note.name.clone()),
+            kind: Some(self.kind.into()),
+            name: Some(self.name.clone()),
             // The namespace of a node's events is where they are kept, not where the node is.
-            namespace: Some(note.namespace.clone()).filter(|_| note.kind != "Node"),
-            uid: Some(note.uid.clone()),
-            field_path: note.field_path.clone(),
+            namespace: Some(self.namespace.clone()).filter(|_| self.kind != "Node"),
+            uid: Some(self.uid.clone()),
+            field_path: self.field_path.clone(),
             ..Default::default()
-        },
-        reason: Some(note.reason.into()),
-        message: Some(note.message.clone()),
-        type_: Some(severity.into()),
-        source: Some(EventSource { component: Some("kubelet".into()), host: Some(node.to_owned()) }),
-        reporting_component: Some("kubelet".into()),
-        reporting_instance: Some(node.to_owned()),
-        count: Some(1),
-        first_timestamp: Some(api_time(at)),
-        last_timestamp: Some(api_time(at)),
-        ..Default::default()
+        }
     }
 }

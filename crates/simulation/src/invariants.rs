@@ -349,7 +349,8 @@ impl Watched {
     /// What is there when limits change is there, whatever the new limits are.
     fn take_stock(&mut self, ground: &Ground, uid: &str) {
         self.excess_size = total_size(ground, uid);
-        self.excess_pods = active(ground, uid).count_as_i32().max(self.excess_size);
+        let on_their_way = if are_current(ground, uid) { 0 } else { self.excess_pods };
+        self.excess_pods = active(ground, uid).count_as_i32().max(self.excess_size).max(on_their_way);
         self.overlaps |= versions(ground, uid) > 1;
     }
 

@@ -195,7 +195,7 @@ async fn forget(before: Flows, now: Flows) {
     let forgotten = tokio::task::spawn_blocking(move || tracked::forget_udp(stale)).await;
     match forgotten.map_err(std::io::Error::other).and_then(|forgotten| forgotten) {
         Ok(count) => tracing::debug!(count, "UDP flows forgotten"),
-        Err(error) => tracing::warn!(%error, "UDP flows to pods that left may go on"),
+        Err(error) => tracing::debug!(%error, "cannot ask connection tracking"),
     }
 }
 

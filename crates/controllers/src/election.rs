@@ -52,6 +52,17 @@ impl Settings {
             retry: Duration::from_secs(2),
         }
     }
+
+    /// The same lease with 60, 40 and 10 seconds, for controllers beside their API server: it is there whenever they
+    /// are, and an idle cluster should write little.
+    pub fn beside_the_server(identity: impl Into<String>) -> Self {
+        Self {
+            duration: Duration::from_secs(60),
+            deadline: Duration::from_secs(40),
+            retry: Duration::from_secs(10),
+            ..Self::new(identity)
+        }
+    }
 }
 
 /// What to do about the lease.
@@ -100,7 +111,10 @@ impl View {
         let before = lease.spec.clone().unwrap_or_default();
         let holder = before.holder_identity.unwrap_or_default();
         let is_ours = holder == settings.identity;
-        if !holder.is_empty() && !is_ours && now < self.since + settings.duration {
+        // The holder may work as long as it said it would.
+        let said = u64::try_from(before.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
+        let duration = settings.duration.max(Duration::from_secs(said));
+        if !holder.is_empty() && !is_ours && now < self.since + duration {
             return Move::Wait(holder);
         }
         let transitions = before.lease_transitions.unwrap_or(0);
@@ -262,7 +276,7 @@ mod tests {
     fn held(holder: &str, renewed: i64) -> Lease {
         let spec = LeaseSpec {
             holder_identity: Some(holder.into()),
-            lease_duration_seconds: Some(15),
+            lease_duration_seconds: Some(if holder == "slow" { 60 } else { 15 }),
             acquire_time: Some(MicroTime(at(0))),
             renew_time: Some(MicroTime(at(renewed))),
             lease_transitions: Some(4),
@@ -295,6 +309,8 @@ mod tests {
     #[rstest]
     #[case::of_another_that_renews_it("other", 14, None)]
     #[case::of_another_that_does_not("other", 15, Some((5, at(500))))]
+    #[case::of_another_that_said_longer("slow", 59, None)]
+    #[case::of_another_that_said_longer_and_is_gone("slow", 60, Some((5, at(500))))]
     #[case::given_back("", 0, Some((5, at(500))))]
     #[case::our_own("me", 2, Some((4, at(0))))]
     fn a_lease_is_taken_when_nobody_holds_it_and_kept_when_it_is_ours(
@@ -311,7 +327,7 @@ mod tests {
                 assert_eq!(Some(taken), expected);
                 assert_eq!(lease.metadata.resource_version.as_deref(), Some("7"), "only as it was seen");
             }
-            Move::Wait(holder) => assert_eq!((holder.as_str(), expected), ("other", None)),
+            Move::Wait(waited_for) => assert_eq!((waited_for.as_str(), expected), (holder, None)),
             Move::Create(_) => panic!("it is there"),
         }
     }

@@ -130,7 +130,7 @@ fn of_sets(ground: &Ground) -> Verdict {
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let pods: Vec<&Pod> = pods_of(ground, set).filter(|pod| !pod::is_finished(pod)).collect();
-        let ready = pods.iter().filter(|pod| pod::is_ready(pod)).count();
+        let ready = pods.iter().filter(pod::is_ready).count();
         let counts = [pods.len(), ready].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
         if counts != [wanted; 2] {
             return wrong(format!(

@@ -258,11 +258,7 @@ impl Judge {
         if self.two_leaders || self.pods_misbehave || is_shrinking || !is_ready_and_waiting(old, seconds) {
             return Ok(());
         }
-        let all = || {
-            sets_of(ground, &deployment)
-                .flat_map(|set| pods_of(ground, set))
-                .filter(|pod| pod::is_active(pod))
-        };
+        let all = || sets_of(ground, &deployment).flat_map(|set| pods_of(ground, set)).filter(pod::is_active);
         let available = all().filter(|pod| is_ready_and_waiting(pod, seconds)).count_as_i32();
         // Which of the ready pods of a ReplicaSet goes is, as upstream has it, decided by their age roughly, and not
         // by whether they have been ready for minReadySeconds.

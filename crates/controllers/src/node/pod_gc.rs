@@ -92,7 +92,7 @@ impl runner::Controller for Controller {
         let nodes = caches.nodes.list();
         let exists =
             |name: &str| nodes.iter().any(|node: &Arc<Node>| node.metadata.name.as_deref() == Some(name));
-        let named: BTreeSet<&str> = pods.iter().map(|pod| pod::node_name(pod)).collect();
+        let named: BTreeSet<&str> = pods.iter().map(pod::node_name).collect();
         let absent = named.into_iter().filter(|node| !node.is_empty() && !exists(node)).collect();
         let missing = self.missing_since(absent);
         let mut snapshot = Snapshot::default();

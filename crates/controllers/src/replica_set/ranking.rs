@@ -53,7 +53,7 @@ pub fn first_to_go(
         return pods.to_vec();
     }
     let mut crowds: HashMap<&str, usize> = HashMap::new();
-    for pod in related.iter().filter(|pod| pod::is_active(pod)) {
+    for pod in related.iter().filter(pod::is_active) {
         *crowds.entry(pod::node_name(pod)).or_default() += 1;
     }
     let mut ranked: Vec<_> = pods.iter().map(|pod| (rank(pod, &crowds, now), pod)).collect();

@@ -54,7 +54,7 @@ pub fn observe<O: Replicated>(
     let mut pods = caches.pods.controlled_by(meta.uid.as_deref().unwrap_or_default());
     let orphans = caches.pods.uncontrolled(meta.namespace.as_deref().unwrap_or_default());
     pods.extend(orphans.into_iter().filter(|pod| matcher.matches(&pod.metadata)));
-    pods.retain(|pod| pod::is_active(pod));
+    pods.retain(pod::is_active);
     let too_many = status::to_count(pods.len()) > owner.wanted() && meta.deletion_timestamp.is_none();
     let mut related = if too_many { related() } else { Vec::new() };
     if too_many && related.is_empty() {

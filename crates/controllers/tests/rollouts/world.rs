@@ -468,7 +468,7 @@ impl World {
     /// Active pods by image.
     pub(crate) fn images(&self) -> BTreeMap<String, usize> {
         let mut images = BTreeMap::new();
-        for pod in self.pods.objects.values().filter(|pod| pod::is_active(pod)) {
+        for pod in self.pods.objects.values().filter(pod::is_active) {
             *images.entry(image_of(pod).unwrap_or_default()).or_default() += 1;
         }
         images
@@ -477,7 +477,7 @@ impl World {
     /// Active pods per ReplicaSet.
     pub(crate) fn pods_by_owner(&self) -> BTreeMap<String, i32> {
         let mut counts = BTreeMap::new();
-        for pod in self.pods.objects.values().filter(|pod| pod::is_active(pod)) {
+        for pod in self.pods.objects.values().filter(pod::is_active) {
             *counts.entry(controller_of(&pod.metadata).unwrap().name.clone()).or_default() += 1;
         }
         counts

@@ -368,6 +368,22 @@ mod tests {
     }
 
     #[test]
+    fn attributes_arrive_with_their_files() {
+        // ping may open raw sockets by such an attribute, and by no other means.
+        let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let bytes = archive(|b| {
+            let attributes = [("SCHILY.xattr.security.capability", &capability[..])];
+            b.append_pax_extensions(attributes).unwrap();
+            entry(b, EntryType::Regular, "ping", "", b"x");
+        });
+        let (outer, result) = unpacked(&bytes);
+        result.unwrap();
+        let mut value = [0u8; 64];
+        let n = sys::getxattr(outer.path().join("root/ping"), "security.capability", &mut value).unwrap();
+        assert_eq!(&value[..n], capability);
+    }
+
+    #[test]
     fn whiteouts_become_overlay_devices() {
         let bytes = archive(|b| {
             entry(b, EntryType::Regular, "etc/.wh.gone", "", b"");

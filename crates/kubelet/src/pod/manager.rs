@@ -25,6 +25,9 @@ const RELIST: Duration = Duration::from_secs(60);
 /// How many ended pods are remembered, so that a late view of one does not bring it back.
 const ENDED: usize = 1024;
 
+/// How long a pod is without a worker after one failed unexpectedly.
+const REPLACED_AFTER: Duration = Duration::from_secs(1);
+
 /// What the API says about pods.
 #[derive(Clone, Debug)]
 pub(crate) enum PodUpdate {
@@ -60,6 +63,8 @@ pub(crate) struct PodManager {
     adopted: HashMap<String, Remains>,
     sandboxes: HashMap<String, String>,
     states: HashMap<String, ContainerState>,
+    /// The newest view of each pod that has a worker.
+    pods: HashMap<String, Arc<Pod>>,
     synced: bool,
 }
 
@@ -83,6 +88,7 @@ impl PodManager {
             adopted: HashMap::new(),
             sandboxes: HashMap::new(),
             states: HashMap::new(),
+            pods: HashMap::new(),
             synced: false,
         }
     }
@@ -127,10 +133,13 @@ impl PodManager {
                         Ok((id, ())) => *id,
                         Err(error) => error.id(),
                     };
-                    if let Err(error) = done {
-                        tracing::error!(%error, "a pod's worker failed unexpectedly");
+                    match done {
+                        Ok(_) => self.forget(id),
+                        Err(error) => {
+                            tracing::error!(%error, "a pod's worker failed unexpectedly; another one takes over");
+                            self.replace(id).await;
+                        }
                     }
-                    self.forget(id);
                 }
             }
         }
@@ -194,6 +203,7 @@ impl PodManager {
         if self.ended.contains(&uid) {
             return;
         }
+        self.pods.insert(uid.clone(), pod.clone());
         if self.workers.contains_key(&uid) {
             return self.tell(&uid, Message::Pod(pod));
         }
@@ -202,15 +212,20 @@ impl PodManager {
         if let Some(remains) = self.adopted.remove(&uid) {
             take_over(&mut snapshot, remains);
         }
-        self.spawn(uid, snapshot);
+        self.spawn(uid, snapshot, Duration::ZERO);
     }
 
-    fn spawn(&mut self, uid: String, snapshot: PodSnapshot) {
+    fn spawn(&mut self, uid: String, snapshot: PodSnapshot, after: Duration) {
         let (sender, inbox) = mpsc::unbounded_channel();
         let (view, watched) = watch::channel(PodView::of(&snapshot, &Default::default()));
         self.views.write().insert(uid.clone(), watched);
         let worker = Worker::new(self.shared.clone(), snapshot, inbox, view);
-        let task = self.tasks.spawn(worker.run());
+        let task = self.tasks.spawn(async move {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            worker.run().await;
+        });
         self.uids.insert(task.id(), uid.clone());
         self.workers.insert(uid, sender);
     }
@@ -226,11 +241,29 @@ impl PodManager {
         let Some(uid) = self.uids.remove(&task) else { return };
         self.workers.remove(&uid);
         self.views.write().remove(&uid);
+        self.pods.remove(&uid);
         self.sandboxes.retain(|_, owner| *owner != uid);
         if self.ended.len() >= ENDED {
             self.ended.clear();
         }
         self.ended.insert(uid);
+    }
+
+    /// Gives the pod of a worker that failed to a new one, which begins with what the runtime has of it, as after a
+    /// restart of the kubelet. It begins a moment later: whatever failed may fail again.
+    async fn replace(&mut self, task: Id) {
+        let Some(uid) = self.uids.remove(&task) else { return };
+        self.workers.remove(&uid);
+        let Some(pod) = self.pods.get(&uid).cloned() else { return };
+        let sandboxes = self.learn_sandboxes().await;
+        let containers = self.shared.runtime.list_containers().await.unwrap_or_default();
+        let sandboxes: Vec<Sandbox> = sandboxes.into_iter().filter(|it| it.config.uid == uid).collect();
+        let is_inside = |it: &Container| sandboxes.iter().any(|sandbox| sandbox.id == it.sandbox_id);
+        let containers = containers.into_iter().filter(is_inside).collect();
+        let now = self.shared.clock.now();
+        let mut snapshot = PodSnapshot::new(pod, self.shared.config.node_addresses.clone(), now);
+        take_over(&mut snapshot, Remains { sandboxes, containers });
+        self.spawn(uid, snapshot, REPLACED_AFTER);
     }
 
     /// Ends pods that were removed from the API while nobody looked, and removes what is left of others.
@@ -252,7 +285,7 @@ impl PodManager {
             let mut snapshot = PodSnapshot::new(pod, Vec::new(), self.shared.clock.now());
             snapshot.removed = true;
             take_over(&mut snapshot, remains);
-            self.spawn(uid, snapshot);
+            self.spawn(uid, snapshot, Duration::ZERO);
         }
         self.remove_leftovers().await;
     }

@@ -106,7 +106,7 @@ pub(crate) fn absorb(snapshot: &mut PodSnapshot, operation: &Operation, outcome:
         }
         (_, Outcome::Deleted) => snapshot.deleted = true,
         (_, Outcome::Gone) => snapshot.removed = true,
-        (operation, outcome) => debug_assert!(false, "{operation:?} cannot end with {outcome:?}"),
+        (operation, outcome) => tracing::error!(?operation, ?outcome, "an operation ended as it cannot"),
     }
 }
 

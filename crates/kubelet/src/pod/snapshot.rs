@@ -2,6 +2,7 @@
 
 use super::backoff::Backoff;
 use super::hash;
+pub(crate) use super::policy::{RestartPolicy, is_sidecar};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec, PodStatus};
 use sagong_image::Image;
@@ -483,52 +484,8 @@ impl Instance {
     }
 }
 
-/// `spec.restartPolicy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RestartPolicy {
-    /// After every exit.
-    Always,
-    /// After exits with another code than 0.
-    OnFailure,
-    /// Never.
-    Never,
-}
-
-impl RestartPolicy {
-    /// Always is the API's default.
-    pub(crate) fn parse(text: Option<&str>) -> Self {
-        match text {
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            Some("Never") => RestartPolicy::Never,
-            _ => RestartPolicy::Always,
-        }
-    }
-
-    /// What holds for an init container: one that succeeded is done, whatever the pod's policy.
-    pub(crate) fn for_init(self) -> Self {
-        match self {
-            RestartPolicy::Always => RestartPolicy::OnFailure,
-            other => other,
-        }
-    }
-
-    /// Whether a container that ended with `exit_code` starts again.
-    pub(crate) fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => exit_code != 0,
-            RestartPolicy::Never => false,
-        }
-    }
-}
-
 /// The ephemeral containers of a pod, as the containers they are like.
 pub(crate) fn ephemeral_of(pod: &Pod) -> Arc<[ContainerSpec]> {
     let all = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
     all.map(sagong_api::pod::as_container).collect()
-}
-
-/// Whether an init container goes on running beside the main containers (`restartPolicy: Always`).
-pub(crate) fn is_sidecar(spec: &ContainerSpec) -> bool {
-    spec.restart_policy.as_deref() == Some("Always")
 }

@@ -234,7 +234,8 @@ fn compare(old: &Value, new: &Value, path: &str, lines: &mut Vec<String>) {
 pub fn validate_ephemeral_update(new: &Pod, old: &Pod) -> Errors {
     let mut errors = validate_pod(new);
     let at = Path::new("spec").child("ephemeralContainers");
-    let of = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.clone()).unwrap_or_default();
+    let of =
+        |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.clone()).unwrap_or_default();
     let after = of(new);
     for before in of(old) {
         let detail = match after.iter().find(|after| after.name == before.name) {

@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
+use rstest::rstest;
 use sagong_apiserver::authn::User;
 use sagong_apiserver::{ApiServer, Config};
 use sagong_store::EmbeddedStore;
@@ -261,28 +262,43 @@ async fn a_deployment_rolls_forward_and_back_and_its_service_follows() {
     assert!(cluster.messages("SuccessfulCreate").await.len() >= 9);
 }
 
+#[rstest]
+#[case::replication_controller(json!({"app": "kubia"}))]
+#[case::bare_replica_set(json!({"matchLabels": {"app": "kubia"}}))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replication_controller_replaces_what_is_deleted_or_relabelled() {
+async fn pods_that_are_deleted_or_relabelled_are_replaced_and_adopted_when_they_match_again(
+    #[case] selector: serde_json::Value,
+) {
     let cluster = Cluster::start().await;
-    cluster
-        .create::<ReplicationController>(json!({"metadata": {"name": "kubia"}, "spec": {"replicas": 2,
-            "selector": {"app": "kubia"}, "template": {"metadata": {"labels": {"app": "kubia"}},
-                "spec": {"containers": [{"name": "nodejs", "image": "v1"}]}}}}))
-        .await;
-    let is_ready = |replicas: i32| {
-        move |controller: &ReplicationController| {
-            controller.status.as_ref().is_some_and(|status| status.ready_replicas == Some(replicas))
-        }
-    };
-    cluster.until("kubia", "ready", is_ready(2)).await;
+    let is_set = selector["matchLabels"].is_object();
+    let object = json!({"metadata": {"name": "kubia"}, "spec": {"replicas": 2, "selector": selector,
+        "template": {"metadata": {"labels": {"app": "kubia"}},
+            "spec": {"containers": [{"name": "nodejs", "image": "v1"}]}}}});
+    // A pod that matches and is another's stays so.
+    let node = Api::<Node>::all(cluster.client.clone()).get("node").await.unwrap();
+    let foreign = json!({"metadata": {"name": "foreign", "labels": {"app": "kubia", "foreign": "yes"},
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "node", "uid": node.uid(),
+            "controller": true}]}, "spec": {"containers": [{"name": "nodejs", "image": "v1"}]}});
+    let foreign: Pod = cluster.create(foreign).await;
+    if is_set {
+        cluster.create::<ReplicaSet>(object).await;
+        let is_ready = |set: &ReplicaSet| set.status.as_ref().is_some_and(|s| s.ready_replicas == Some(2));
+        cluster.until("kubia", "ready", is_ready).await;
+    } else {
+        cluster.create::<ReplicationController>(object).await;
+        let is_ready =
+            |set: &ReplicationController| set.status.as_ref().is_some_and(|s| s.ready_replicas == Some(2));
+        cluster.until("kubia", "ready", is_ready).await;
+    }
+    let ours = ListParams::default().labels("!foreign");
     let pods = cluster.api::<Pod>();
-    let listed = pods.list(&ListParams::default()).await.unwrap().items;
+    let listed = pods.list(&ours).await.unwrap().items;
     let relabel = Patch::Merge(json!({"metadata": {"labels": {"app": "debug"}}}));
     pods.patch(&listed[0].name_any(), &PatchParams::default(), &relabel).await.unwrap();
     pods.delete(&listed[1].name_any(), &DeleteParams::default()).await.unwrap();
     let began = Instant::now();
     loop {
-        let now = pods.list(&ListParams::default()).await.unwrap().items;
+        let now = pods.list(&ours).await.unwrap().items;
         let released = now.iter().find(|pod| pod.uid() == listed[0].uid()).unwrap();
         let others: Vec<_> = now.iter().filter(|pod| pod.labels()["app"] == "kubia").collect();
         let is_new = |pod: &&Pod| pod.uid() != listed[1].uid() && pod.owner_references().len() == 1;
@@ -300,13 +316,16 @@ async fn a_replication_controller_replaces_what_is_deleted_or_relabelled() {
     pods.patch(&listed[0].name_any(), &PatchParams::default(), &relabel).await.unwrap();
     let began = Instant::now();
     loop {
-        let now = pods.list(&ListParams::default()).await.unwrap().items;
+        let now = pods.list(&ours).await.unwrap().items;
         if now.len() == 2 && now.iter().all(|pod| pod.owner_references().len() == 1) {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "{now:#?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let now = pods.get("foreign").await.unwrap();
+    assert_eq!((now.uid(), now.owner_references()), (foreign.uid(), foreign.owner_references()));
+    assert_eq!(now.metadata.deletion_timestamp, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,8 +59,13 @@ impl Drop for Controllers {
 }
 
 fn holder(cluster: &Cluster) -> String {
-    let lease = cluster.get(&["lease", "kube-controller-manager", "-n", "kube-system"]);
-    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+    let leases = cluster.get(&["leases", "-n", "kube-system"]);
+    let lease = leases["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|l| l["metadata"]["name"] == "kube-controller-manager");
+    lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str()).unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -101,4 +106,19 @@ fn controllers_of_their_own_roll_a_deployment_and_take_over_from_each_other() {
     let events =
         cluster.kubectl(&["get", "events", "-n", "kube-system", "-o", "jsonpath={.items[*].message}"]);
     assert!(events.contains(&format!("{leader} became leader")), "{events}");
+}
+
+#[test]
+fn controllers_beside_a_cluster_with_its_own_wait_for_their_turn() {
+    if !have("kubectl") {
+        return;
+    }
+    let cluster = Cluster::prepare();
+    cluster.up(&[]);
+    let own = eventually("a leader", || Some(holder(&cluster)).filter(|holder| !holder.is_empty()));
+    assert!(own.starts_with("sagong-"), "{own}");
+    let other = Controllers::start(&cluster, "other");
+    other.says(&format!("Waiting: {own} runs the controllers"));
+    assert_eq!(holder(&cluster), own);
+    other.stop();
 }

@@ -2,6 +2,7 @@
 
 use crate::container_logs::Logs;
 use crate::container_streams::Streams;
+use crate::controllers;
 use crate::data_dir::{ClusterConfig, DataDir, write_private};
 use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1::Node;
@@ -101,11 +102,13 @@ impl Cluster {
             let (client, stop) = (user("system:kube-controller-manager"), shutdown.clone());
             let options =
                 sagong_controllers::Options { root_ca: Some(pki.ca_pem.clone()), ..Default::default() };
+            let instance = data.instance();
             part(
                 "controllers",
                 Box::pin(async move {
-                    if let Err(error) = sagong_controllers::run(client, options, stop).await {
-                        tracing::error!(%error, "controllers");
+                    let running = controllers::beside_the_server(client, options, &instance, stop);
+                    if let Err(error) = running.await {
+                        tracing::error!("{error:#}");
                     }
                 }),
             );

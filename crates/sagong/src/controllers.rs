@@ -1,13 +1,49 @@
-//! `sagong controllers`: the controllers alone, against any Kubernetes API server.
+//! The controllers, of which one instance works at a time: in the cluster's process, or alone as `sagong controllers`
+//! against any Kubernetes API server.
 
 use crate::cli;
 use anyhow::{Context, Result, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use sagong_controllers::Options;
 use sagong_controllers::election::{Election, Settings};
 use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// Runs those of a cluster's own process until shutdown, whenever nobody else does the same work.
+pub(crate) async fn beside_the_server(
+    client: Client,
+    options: Options,
+    instance: &str,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    // The same after a crash, so that the next process need not wait: the data directory's lock lets only one live.
+    let settings = Settings::beside_the_server(format!("sagong-{instance}"));
+    let mut election = Election::new(client.clone(), settings);
+    loop {
+        let told = |other: &str| tracing::info!(other, "another instance runs the controllers");
+        if shutdown.run_until_cancelled(election.acquire(told)).await.is_none() {
+            return Ok(());
+        }
+        let stop = shutdown.child_token();
+        let mut running =
+            std::pin::pin!(sagong_controllers::run(client.clone(), options.clone(), stop.clone()));
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = election.lost() => {
+                tracing::warn!("the controllers stop: their lease was lost");
+                stop.cancel();
+                running.await
+            }
+        };
+        ended.context("the controllers stopped")?;
+        if shutdown.is_cancelled() {
+            election.release().await;
+            return Ok(());
+        }
+    }
+}
 
 /// Runs them until interrupted, while nobody else does the same work.
 pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
@@ -31,7 +67,7 @@ pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
         }
     };
     let mut interrupted = std::pin::pin!(interrupted);
-    let mut election = Election::new(client.clone(), Settings::new(identity()));
+    let mut election = Election::new(client.clone(), Settings::new(identity()?));
     tokio::select! {
         () = &mut interrupted => return Ok(()),
         () = election.acquire(|other| println!("Waiting: {other} runs the controllers against {server}.")) => {}
@@ -63,8 +99,10 @@ async fn lead(client: Client, mut election: Election, interrupted: impl Future<O
 }
 
 /// `host_6f1c…`, as upstream's: no two processes have the same.
-fn identity() -> String {
-    let read =
-        |file: &str| std::fs::read_to_string(file).map(|text| text.trim().to_owned()).unwrap_or_default();
-    format!("{}_{}", read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/uuid"))
+fn identity() -> Result<String> {
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+        anyhow::Ok(text.trim().to_owned())
+    };
+    Ok(format!("{}_{}", read("/proc/sys/kernel/hostname")?, read("/proc/sys/kernel/random/uuid")?))
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Bench, PATIENCE};
 use sagong_runtime::{
-    Container, ContainerState, Containers, Output, Session, SessionOptions, Streams, TerminalSize,
+    Container, ContainerState, Containers, Output, Seccomp, Session, SessionOptions, Streams, TerminalSize,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,6 +122,35 @@ async fn streams_belong_to_the_user() {
     let container = bench.run(config).await;
     let session = begin(&bench, &container.id, &["own", "/proc/self/fd/1"], ALL).await;
     assert_eq!(all(session.stdout).await, "Ok(())\n");
+}
+
+#[tokio::test]
+async fn commands_may_do_what_the_container_may_and_no_more() {
+    let bench = Bench::new();
+    for user in [0, 1000] {
+        let mut config = bench.container_config(&["sleep", "600000"]);
+        config.security.run_as_user = Some(user);
+        config.security.seccomp = Seccomp::RuntimeDefault;
+        let container = bench.run(config).await;
+        let pid = bench.pid(&container.id).await;
+        let limits = |status: &str| -> Vec<String> {
+            let fields = ["Seccomp:", "NoNewPrivs:", "CapEff:", "CapPrm:", "CapBnd:", "CapAmb:", "Groups:"];
+            let lines = status.lines().filter(|line| fields.iter().any(|field| line.starts_with(field)));
+            lines.map(str::to_owned).collect()
+        };
+        let expected = limits(&std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status"));
+        assert!(expected.contains(&"Seccomp:\t2".to_owned()), "{expected:?}");
+        let verbs = ["cat", "/proc/self/status"];
+        let command = ["actor", "cat", "/proc/self/status"].map(str::to_owned);
+        let output =
+            bench.runtime.exec(&container.id, &command, Duration::from_secs(30)).await.expect("exec");
+        assert_eq!(limits(&String::from_utf8_lossy(&output.stdout)), expected);
+        for options in [ALL, TERMINAL] {
+            let session = begin(&bench, &container.id, &verbs, options).await;
+            let text = all(session.stdout).await.replace('\r', "");
+            assert_eq!(limits(&text), expected);
+        }
+    }
 }
 
 #[tokio::test]

@@ -60,12 +60,13 @@ fn request(mut socket: &UnixStream) -> Result<ExecRequest, String> {
 fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Result<ExecReply, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     std::env::set_current_dir(directory).map_err(step("entering the container's directory"))?;
-    let (process, uid) = describe(directory, request).map_err(step("describing the command"))?;
+    let spec = Spec::load(directory.join("config.json")).map_err(|error| chain(&error))?;
+    let (process, uid) = describe(directory, &spec, request).map_err(step("describing the command"))?;
     let (launcher, outcome) = Outcome::new().map_err(step("making a pipe"))?;
     let builder = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(directory.join("oci"))
         .map_err(|error| chain(&error))?
-        .with_executor(launcher);
+        .with_executor(launcher.joining(&spec));
     let (streams, builder) = match request.session {
         None => Streams::inherit(builder),
         Some(options) => Streams::hold(builder, directory, options, uid),
@@ -89,6 +90,10 @@ fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Resu
         return Err(failure);
     }
     streams.hand_over(socket, uid).map_err(step("handing the command's streams over"))?;
+    if request.session.is_some() {
+        // Sessions may last.
+        super::memory::trim();
+    }
     let timed_out = !wait(&handle, socket, request.timeout);
     if timed_out {
         let _ = process::signal(&handle, rustix::process::Signal::KILL.as_raw());
@@ -101,8 +106,7 @@ fn attempt(directory: &Path, request: &ExecRequest, socket: &UnixStream) -> Resu
 
 /// Writes down what to execute: as the container's own program (the same user, variables and directory), with other
 /// arguments, and a terminal if that is asked for. Gives the user as well.
-fn describe(directory: &Path, request: &ExecRequest) -> io::Result<(PathBuf, u32)> {
-    let spec = Spec::load(directory.join("config.json")).map_err(io::Error::other)?;
+fn describe(directory: &Path, spec: &Spec, request: &ExecRequest) -> io::Result<(PathBuf, u32)> {
     let mut process = spec.process().clone().ok_or_else(|| io::Error::other("config.json has no process"))?;
     let terminal = request.session.is_some_and(|session| session.tty);
     process.set_args(Some(request.command.clone())).set_terminal(terminal.then_some(true));

@@ -1,6 +1,6 @@
 //! The last steps inside of the container before its program takes over the process.
 
-use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::oci_spec::runtime::{LinuxSeccomp, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::libc;
 use rustix::process::Signal;
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Launcher {
     /// Belongs to the process that made it, and is inherited by the container's until it executes its program.
     failure: RawFd,
+    /// Restricts a command that joins a container: libcontainer leaves the container's own out of its configuration.
+    seccomp: Option<LinuxSeccomp>,
 }
 
 /// Reads what the launcher has to say.
@@ -29,7 +31,7 @@ impl Outcome {
     /// A launcher, and where it reports to.
     pub(super) fn new() -> io::Result<(Launcher, Self)> {
         let (read, write) = super::pipe()?;
-        Ok((Launcher { failure: write.as_raw_fd() }, Self { read, write }))
+        Ok((Launcher { failure: write.as_raw_fd(), seccomp: None }, Self { read, write }))
     }
 
     /// Waits until the program was executed (an empty text) or could not be.
@@ -42,6 +44,21 @@ impl Outcome {
 }
 
 impl Launcher {
+    /// The same, restricting system calls as the configuration of a container that is joined.
+    pub(super) fn joining(self, spec: &Spec) -> Self {
+        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+        Self { seccomp, ..self }
+    }
+
+    /// The configuration with what was left out.
+    fn completed(&self, spec: &Spec) -> Spec {
+        let mut spec = spec.clone();
+        if let (Some(seccomp), Some(linux)) = (&self.seccomp, spec.linux_mut()) {
+            linux.set_seccomp(Some(seccomp.clone()));
+        }
+        spec
+    }
+
     fn fail(&self, message: &str) {
         // SAFETY: the descriptor is open in this process as long as the launcher is used, and is not closed here.
         let mut pipe = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(self.failure) });
@@ -58,7 +75,7 @@ impl Executor for Launcher {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let message = match execute(spec) {
+        let message = match execute(&self.completed(spec)) {
             Ok(never) => match never {},
             Err(message) => message,
         };

@@ -6,6 +6,7 @@
 use futures::SinkExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, AttachedProcess, TerminalSize};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{Winsize, tcsetwinsize};
 use sagong_tests::{Cluster, PATIENCE, eventually, free_port, have, run, stdout};
 use std::fs::File;
@@ -197,7 +198,7 @@ impl Terminal {
         self.ours.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Reads until some text was read since the last time. A test that waits for ever is ended by its runner.
+    /// Reads until some text was read since the last time.
     fn until(&mut self, text: &str) {
         let mut buffer = [0; 4096];
         loop {
@@ -205,6 +206,10 @@ impl Terminal {
                 self.read.drain(..at + text.len());
                 return;
             }
+            let timeout = rustix::time::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+            let mut readable = [PollFd::new(&self.ours, PollFlags::IN)];
+            let heard = poll(&mut readable, Some(&timeout)).unwrap();
+            assert_ne!(heard, 0, "still waiting for {text:?} after {:?}", self.read);
             let length = self.ours.read(&mut buffer).unwrap_or(0);
             assert_ne!(length, 0, "it ended; waiting for {text:?} after {:?}", self.read);
             self.read.push_str(&String::from_utf8_lossy(&buffer[..length]));
@@ -392,6 +397,18 @@ fn a_client_that_is_killed_leaves_no_process() {
             eventually("the command to be gone", || bench.processes(&words).is_empty().then_some(()));
         }
     }
+    // One whose input nobody reads any more is noticed too.
+    let words = format!("sleep {}", 800_000 + std::process::id());
+    let mut command = bench.kubectl(&["exec", "-i", "shell", "--"]);
+    let command = command.args(words.split(' ')).stdin(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    let mut stdin = running.0.stdin.take().unwrap();
+    let full = std::thread::spawn(move || while stdin.write_all(&[0; MEBIBYTE]).is_ok() {});
+    eventually("the command to run", || (!bench.processes(&words).is_empty()).then_some(()));
+    std::thread::sleep(Duration::from_secs(2)); // until every buffer on the way is full; nothing tells
+    drop(running);
+    full.join().unwrap();
+    eventually("the command to be gone", || bench.processes(&words).is_empty().then_some(()));
     let shims = format!("{} shim exec", sagong_tests::sagong().display());
     eventually("no shim to be left", || bench.processes(&shims).is_empty().then_some(()));
 }
@@ -491,8 +508,9 @@ fn attaching_takes_part_in_a_containers_own_streams() {
     bench.run_pod("terminal", "exec sh", ", stdin: true, tty: true");
     for code in [1, 2] {
         let mut terminal = Terminal::start(&bench.kubectl(&["attach", "-it", "terminal"]), 99, 33);
-        terminal.write(&format!("\rstty size; echo round''{code}\r"));
-        terminal.until("33 99\r\n");
+        // kubectl first tells another size, so that what runs inside draws itself again.
+        let wait = "until [ \"$(stty size)\" = '33 99' ]; do sleep 0.05; done";
+        terminal.write(&format!("\r{wait}; echo round''{code}\r"));
         terminal.until(&format!("round{code}\r\n"));
     }
     assert!(bench.cluster.kubectl(&["logs", "terminal"]).contains("round2"));

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig as KubeKubeconfig};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +39,15 @@ pub(crate) struct Client {
 /// Who asks.
 const AGENT: &str = concat!("sagong/", env!("CARGO_PKG_VERSION"), " (linux) kubectl");
 
+/// The API server and the files of credentials that every container of a pod has.
+fn in_cluster() -> Option<(String, PathBuf)> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+    let files = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount");
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    files.join("token").exists().then(|| (format!("https://{host}:{port}"), files))
+}
+
 /// The span behind `--request-timeout`; a bare number is in seconds, 0 is for ever.
 fn patience(flags: &Parsed) -> Option<Duration> {
     let text = flags.text("request-timeout");
@@ -57,14 +67,22 @@ impl Client {
     pub(crate) async fn new(config: &Kubeconfig, flags: &Parsed) -> Outcome<Self> {
         let (cluster, user) = config.chosen(flags)?;
         let nothing = cluster["server"].as_str().is_none_or(str::is_empty);
-        if nothing && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && config.clusters.is_empty() {
-            let config = kube::Config::incluster()
-                .map_err(|error| Failure::Message(format!("in-cluster configuration: {error}")))?;
-            return Self::finish(config, flags);
-        }
         let mut cluster = cluster;
+        let mut user = user;
         if nothing {
-            cluster["server"] = "http://localhost:8080".into();
+            match in_cluster().filter(|_| config.clusters.is_empty()) {
+                Some((server, files)) => {
+                    cluster["server"] = server.into();
+                    let ca = files.join("ca.crt");
+                    if ca.exists() && cluster["insecure-skip-tls-verify"] != true {
+                        cluster["certificate-authority"] = ca.to_string_lossy().into_owned().into();
+                    }
+                    if user["token"].is_null() {
+                        user["tokenFile"] = files.join("token").to_string_lossy().into_owned().into();
+                    }
+                }
+                None => cluster["server"] = "http://localhost:8080".into(),
+            }
         }
         check_files(&cluster, &user)?;
         let value = json!({

@@ -406,9 +406,9 @@ impl Screen<'_> {
             let mut lines = text.lines();
             let mut with = String::new();
             if self.headers && !options.no_headers {
-                with.push_str(&format!("EVENT\t{}\n", lines.next().unwrap_or_default()));
+                with.push_str(&format!("EVENT   \t{}\n", lines.next().unwrap_or_default()));
             }
-            lines.for_each(|line| with.push_str(&format!("{kind}\t{line}\n")));
+            lines.for_each(|line| with.push_str(&format!("{kind:<8}\t{line}\n")));
             text = with;
         }
         self.headers = false;
@@ -426,7 +426,7 @@ impl Screen<'_> {
         let text = self.format.show(&shown, keep)?;
         let text = match (&self.format, self.headers) {
             (Format::Yaml, false) => format!("---\n{text}"),
-            (Format::Columns(_), false) => {
+            (Format::Columns(_), false) if !self.context.flags.on("no-headers") => {
                 text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())
             }
             _ => text,

@@ -48,8 +48,18 @@ struct Run<'a> {
 /// Runs it.
 ///
 /// # Errors
-/// The controllers do not fit each other, a step takes too long, the server refuses.
+/// The controllers do not fit each other, a step takes too long, the server refuses; code 130 after Ctrl-C.
 pub(crate) async fn run(context: &Context) -> Outcome {
+    tokio::select! {
+        result = procedure(context) => result,
+        _ = tokio::signal::ctrl_c() => {
+            context.err("Interrupted: the update stands still. Run the same command again to go on, or with --rollback to go back.\n");
+            Err(Failure::Exit(130))
+        }
+    }
+}
+
+async fn procedure(context: &Context) -> Outcome {
     context.err("Warning: rolling-update is imperative: this client drives every step, and if it dies the update stands still. Kubernetes retired it for Deployments: kubectl set image deployment/NAME …, kubectl rollout status deployment/NAME\n");
     let flags = &context.flags;
     let span = |name| Duration::from_nanos(flags.span(name).max(0) as u64);
@@ -189,7 +199,9 @@ impl Run<'_> {
     /// One up, one down, until the old one is empty; then it goes.
     async fn update(&self, old: Value, new: Value, final_name: &str, back: bool) -> Outcome {
         let (old_name, new_name) = (object::name(&old).to_owned(), object::name(&new).to_owned());
-        let annotated = object::strings(&new, "/metadata/annotations")
+        // How many there are to be stands in what the update made, whichever way it goes.
+        let made = if back { &old } else { &new };
+        let annotated = object::strings(made, "/metadata/annotations")
             .remove(DESIRED)
             .and_then(|text| text.parse::<i64>().ok());
         let wanted =

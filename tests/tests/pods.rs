@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use sagong_tests::{Cluster, eventually, have, stdout};
+use sagong_tests::{Cluster, eventually, have, run, stdout};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,6 +146,47 @@ fn a_client_in_a_pod_finds_the_api_server_and_is_known_there() {
     let refused = cluster.kubectl_with(&["create"], &stranger.to_string());
     let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.contains("error looking up service account default/nobody"), "{refused}");
+}
+
+/// What [`a_program_of_kube_rs_finds_its_way_by_itself`] runs in a pod: this very program.
+#[test]
+#[ignore = "runs in a pod"]
+fn in_a_pod() {
+    use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let answer: SelfSubjectReview = runtime.block_on(async {
+        let client = kube::Client::try_default().await.unwrap();
+        let api = kube::Api::all(client);
+        api.create(&kube::api::PostParams::default(), &SelfSubjectReview::default()).await.unwrap()
+    });
+    println!("I am {}", answer.status.unwrap().user_info.unwrap().username.unwrap());
+}
+
+#[test]
+fn a_program_of_kube_rs_finds_its_way_by_itself() {
+    if !have("kubectl") || !have("busybox") {
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let cluster = Cluster::prepare();
+    let root = tools_root(&[&own]);
+    // What a debugger would need is a hundred megabytes.
+    let copy = root.path().join("bin").join(own.file_name().unwrap());
+    let _ = run(Command::new("strip").arg(copy));
+    // The libraries it is linked with, where it looks for them.
+    for library in
+        stdout(Command::new("ldd").arg(&own)).split_whitespace().filter(|word| word.starts_with('/'))
+    {
+        let target = root.path().join(library.trim_start_matches('/'));
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(library, target).unwrap();
+    }
+    import(&cluster, root.path(), TOOLS);
+    cluster.up(&[]);
+    let program = own.file_name().unwrap().to_str().unwrap();
+    let script = format!("/bin/{program} --ignored --exact in_a_pod --nocapture");
+    let said = output(&cluster, &pod("client", &script));
+    assert!(said.contains("I am system:serviceaccount:default:default\n"), "{said}");
 }
 
 #[test]

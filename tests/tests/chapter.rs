@@ -160,8 +160,11 @@ fn the_chapter_works_line_by_line() {
         let unready = rows(&pods).iter().filter(|row| row[1] == "0/1" && row[2] == "Running").count();
         (unready == 1 && cluster.curl(&address, 1)[0].starts_with("This is v4")).then_some(pods)
     });
-    let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy"]);
-    assert!(events.contains("Readiness probe failed: HTTP probe failed with statuscode: 500"), "{events}");
+    // Before its first probe it is as unready as after the first that failed.
+    eventually("its readiness probe to fail", || {
+        let events = cluster.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy"]);
+        events.contains("Readiness probe failed: HTTP probe failed with statuscode: 500").then_some(())
+    });
     let versions: BTreeSet<String> =
         answers(&cluster, &address).into_iter().map(|(version, _)| version).collect();
     assert_eq!(versions, BTreeSet::from(["v4".to_owned()]), "the bad pod gets no traffic");

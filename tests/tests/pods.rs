@@ -291,6 +291,16 @@ fn system_calls_are_restricted_unless_the_pod_says_otherwise() {
     let said = output(&cluster, &with("privileged", json!({"privileged": true})));
     assert!(said.contains("Seccomp:\t0\n") && said.contains("mounted"), "{said}");
 
+    // The same holds of what is executed in it later.
+    create(&cluster, &pod("sleeper", "sleep 600"));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s"]);
+    let said = cluster.kubectl(&["exec", "sleeper", "--", "/bin/sh", "-c", script]);
+    assert!(said.contains("Seccomp:\t2\n") && !said.contains("made"), "{said}");
+    assert!(
+        said.contains("CapBnd:\t00000000a80425fb") && said.contains("CapEff:\t00000000a80425fb"),
+        "{said}"
+    );
+
     let profiles = cluster.data_dir().join("seccomp/own");
     std::fs::create_dir_all(&profiles).unwrap();
     let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28});

@@ -2,8 +2,8 @@
 //! needed for that is given up.
 
 use super::filter::{self, Instruction};
-use crate::native::spec::FOR_A_MOMENT;
-use libcontainer::oci_spec::runtime::Spec;
+use crate::native::spec::{FOR_A_MOMENT, PROFILE};
+use libcontainer::oci_spec::runtime::{LinuxSeccomp, Spec};
 use nix::libc;
 use std::io;
 
@@ -44,13 +44,15 @@ struct Sets {
 /// # Errors
 /// The sentence to show. The program must not be executed then.
 pub(super) fn confine(spec: &Spec) -> Result<(), String> {
-    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    if let Some(profile) = profile {
-        let program = filter::compile(profile)?;
+    let annotation = |name: &str| spec.annotations().as_ref().and_then(|all| all.get(name));
+    if let Some(profile) = annotation(PROFILE) {
+        let profile: LinuxSeccomp = serde_json::from_str(profile)
+            .map_err(|error| format!("the seccomp profile cannot be read: {error}"))?;
+        let program = filter::compile(&profile)?;
         install(&program).map_err(|error| format!("restricting system calls: {error}"))?;
     }
-    let lent = spec.annotations().as_ref().and_then(|all| all.get(FOR_A_MOMENT));
-    let names: Vec<&str> = lent.map(|names| names.split(',').collect()).unwrap_or_default();
+    let names: Vec<&str> =
+        annotation(FOR_A_MOMENT).map(|names| names.split(',').collect()).unwrap_or_default();
     let numbers: Vec<u32> =
         LENT.into_iter().filter(|(name, _)| names.contains(name)).map(|(_, number)| number).collect();
     if numbers.is_empty() {

@@ -22,7 +22,7 @@ use std::path::Path;
 pub(crate) use capabilities::bounding_set;
 pub(crate) use devices::host_devices;
 pub(crate) use paths::make_working_directory;
-pub(crate) use seccomp::FOR_A_MOMENT;
+pub(crate) use seccomp::{FOR_A_MOMENT, PROFILE};
 pub(crate) use user::{Identity, identity_of};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -68,6 +68,9 @@ const NOT_THERE: u32 = 38;
 /// `EPERM`.
 const NOT_ALLOWED: u32 = 1;
 
+/// The annotation of a container that holds its profile, an OCI `linux.seccomp` object. In its own place libcontainer
+/// passes it on to the container's program, but not to those executed in it later.
+pub(crate) const PROFILE: &str = "dev.sagong.seccomp";
 /// The annotation of a container that names the capabilities it has only until its system calls are restricted.
 pub(crate) const FOR_A_MOMENT: &str = "dev.sagong.capabilities-for-a-moment";
 
@@ -88,9 +91,7 @@ pub(super) fn apply(spec: &mut Spec, security: &Security, bounding: &BTreeSet<&s
         Seccomp::Profile(text) => serde_json::from_str(text)
             .map_err(|error| io::Error::other(format!("the seccomp profile cannot be read: {error}")))?,
     };
-    if let Some(linux) = spec.linux_mut() {
-        linux.set_seccomp(Some(profile));
-    }
+    annotate(spec, PROFILE, serde_json::to_string(&profile).map_err(io::Error::other)?);
     if !security.no_new_privileges {
         lend(spec, &own, bounding);
     }
@@ -117,8 +118,12 @@ fn lend(spec: &mut Spec, own: &Capabilities, bounding: &BTreeSet<&str>) {
         process.set_capabilities(Some(capabilities));
     }
     let names: Vec<&str> = lent.iter().map(|(name, _)| *name).collect();
+    annotate(spec, FOR_A_MOMENT, names.join(","));
+}
+
+fn annotate(spec: &mut Spec, name: &str, value: String) {
     let mut annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
-    annotations.insert(FOR_A_MOMENT.to_owned(), names.join(","));
+    annotations.insert(name.to_owned(), value);
     spec.set_annotations(Some(annotations));
 }
 

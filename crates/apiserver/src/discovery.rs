@@ -62,6 +62,7 @@ pub(crate) struct Sub {
 const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
+const STREAM: &[&str] = &["create", "get"];
 
 fn listed(resource: &Resource) -> Listed {
     let has = resource.kind().subresources();
@@ -71,10 +72,13 @@ fn listed(resource: &Resource) -> Listed {
     };
     match resource.qualified.as_str() {
         "pods" => {
+            add("attach", None, "PodAttachOptions", STREAM);
             add("binding", None, "Binding", &["create"][..]);
             add("ephemeralcontainers", None, "Pod", CHANGE);
             add("eviction", Some(("policy", "v1")), "Eviction", &["create"][..]);
+            add("exec", None, "PodExecOptions", STREAM);
             add("log", None, "Pod", &["get"][..]);
+            add("portforward", None, "PodPortForwardOptions", STREAM);
         }
         "namespaces" => add("finalize", None, "Namespace", &["update"][..]),
         "serviceaccounts" => {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 /// Bytes of output passed on at once, at most.
 const PIECE: usize = 32 * 1024;
 /// How long a command whose client is gone may take to end by itself, its streams being closed; then it is killed.
-const HANGING_UP: Duration = Duration::from_secs(5);
+const HANGING_UP: Duration = Duration::from_secs(2);
 
 /// The client's ends of a session.
 pub(super) struct Client {

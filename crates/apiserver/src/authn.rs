@@ -24,6 +24,11 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 
+/// The groups of the service accounts of a namespace.
+pub(crate) fn service_account_groups(namespace: &str) -> Vec<String> {
+    vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")]
+}
+
 impl User {
     /// A user in these groups and in `system:authenticated`.
     pub fn new(name: &str, groups: &[&str]) -> Self {

@@ -19,6 +19,7 @@ mod discovery;
 mod events;
 mod failure;
 pub mod health;
+mod impersonation;
 mod in_process;
 mod namespaces;
 mod negotiate;

@@ -11,7 +11,7 @@ use crate::tokens;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use k8s_openapi::api::authentication::v1::{
-    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo,
 };
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SelfSubjectAccessReview,
@@ -95,16 +95,7 @@ impl Review {
             }
             Self::Token => {
                 let mut review: TokenReview = read(headers, body)?;
-                let token = review.spec.token.clone().unwrap_or_default();
-                let found = match core.tokens.find(&token) {
-                    Some(user) => Some(user),
-                    None => tokens::authenticate(core, &token).await,
-                };
-                review.status = Some(TokenReviewStatus {
-                    authenticated: Some(found.is_some()),
-                    user: found.as_deref().map(info),
-                    ..TokenReviewStatus::default()
-                });
+                review.status = Some(token_status(core, &review.spec).await?);
                 Ok(answer::json_value(StatusCode::CREATED, &review))
             }
             Self::SelfAccess => {
@@ -139,6 +130,26 @@ impl Review {
             }
         }
     }
+}
+
+/// Whose a token is, and for which of the audiences the question names it is valid.
+async fn token_status(core: &Core, spec: &TokenReviewSpec) -> Outcome<TokenReviewStatus> {
+    let token = spec.token.as_deref().unwrap_or_default();
+    if token.is_empty() {
+        return Err(Failure::bad_request("token is required for TokenReview in authentication"));
+    }
+    let asked = spec.audiences.as_deref().unwrap_or_default();
+    Ok(match tokens::authenticate(core, token, asked).await {
+        Ok(found) => TokenReviewStatus {
+            authenticated: Some(true),
+            user: Some(info(&found.user)),
+            audiences: Some(found.audiences),
+            error: None,
+        },
+        Err(refusal) => {
+            TokenReviewStatus { error: Some(refusal.to_string()), ..TokenReviewStatus::default() }
+        }
+    })
 }
 
 /// What `kubectl auth can-i --list` shows.

@@ -12,7 +12,7 @@ use crate::resources::Resource;
 use crate::rest::{create, delete, get, list, patch, scale, update, watch};
 use crate::state::Core;
 use crate::target::{Path, Target};
-use crate::{compress, discovery, health, namespaces, reviews, streams, tokens};
+use crate::{compress, discovery, health, impersonation, namespaces, reviews, streams, tokens};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
@@ -91,17 +91,26 @@ where
     }
 }
 
+/// Who asks, or as whom.
 async fn authenticate(core: &Core, peer: Peer, parts: &Parts) -> Outcome<Arc<User>> {
+    let user = identify(core, peer, parts).await?;
+    impersonation::impersonate(user, &parts.headers)
+}
+
+async fn identify(core: &Core, peer: Peer, parts: &Parts) -> Outcome<Arc<User>> {
     match peer {
         Peer::InProcess(user) | Peer::Tls(Some(user)) => Ok(user),
         Peer::Tls(None) => {
             let Some(token) = authn::bearer(&parts.headers) else {
                 return Err(ApiError::Unauthorized.into());
             };
-            if let Some(user) = core.tokens.find(token) {
-                return Ok(user);
+            match tokens::authenticate(core, token, &[]).await {
+                Ok(found) => Ok(found.user),
+                Err(error) => {
+                    tracing::debug!(%error, "a token is refused");
+                    Err(ApiError::Unauthorized.into())
+                }
             }
-            tokens::authenticate(core, token).await.ok_or_else(|| ApiError::Unauthorized.into())
         }
     }
 }

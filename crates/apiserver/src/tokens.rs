@@ -1,7 +1,9 @@
-//! Tokens of service accounts: JSON Web Tokens signed with ES256.
+//! Tokens of service accounts: JSON Web Tokens signed with ES256. `bound`: what they end with.
+
+mod bound;
 
 use crate::answer;
-use crate::authn::{AUTHENTICATED, User};
+use crate::authn::{self, AUTHENTICATED, User};
 use crate::body::Body;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -10,23 +12,22 @@ use crate::state::Core;
 use crate::wire::Stored;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bound::Bound;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
 use sagong_api::error::ApiError;
-use sagong_api::kind::Object;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Who issues the tokens, and whom they are for unless the request says otherwise.
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// How long a token lives unless the request says otherwise, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
 /// The shortest life that may be asked for, in seconds.
@@ -56,12 +57,15 @@ struct Claims {
 #[derive(Debug, Serialize, Deserialize)]
 struct Private {
     namespace: String,
-    /// The node of that pod.
+    /// The node the token ends with, or the one of its pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     node: Option<Reference>,
     /// The pod the token ends with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<Reference>,
+    /// The secret the token ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Reference>,
     serviceaccount: Reference,
 }
 
@@ -97,20 +101,63 @@ impl Signer {
         key.verify(signed.as_bytes(), &signature).ok()?;
         let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
         let now = now.as_second();
-        let valid = claims.iss == ISSUER && claims.nbf <= now && now < claims.exp;
-        (valid && claims.aud.iter().any(|audience| audience == ISSUER)).then_some(claims)
+        (claims.iss == ISSUER && claims.nbf <= now && now < claims.exp).then_some(claims)
     }
 }
 
-/// The user a service account token stands for, if it is valid and the account still exists.
-pub(crate) async fn authenticate(core: &Core, token: &str) -> Option<Arc<User>> {
-    let claims = core.signer.as_ref()?.verify(token, Timestamp::now())?;
-    let Private { namespace, serviceaccount: account, pod, node } = &claims.kubernetes;
-    find(core, "serviceaccounts", namespace, account).await.ok()??;
-    if let Some(pod) = pod {
-        // With the pod ends what it was given.
-        find(core, "pods", namespace, pod).await.ok()??;
+/// Who a token stands for, and for which of the audiences that were asked about.
+#[derive(Debug)]
+pub(crate) struct Authenticated {
+    pub(crate) user: Arc<User>,
+    /// Never empty.
+    pub(crate) audiences: Vec<String>,
+}
+
+/// Why a token stands for nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// It is none of ours, or not valid any more.
+    #[error("invalid bearer token")]
+    Invalid,
+    /// It is meant for somebody else.
+    #[error("[invalid bearer token, token audiences {own:?} is invalid for the target audiences {asked:?}]")]
+    Audience { own: Vec<String>, asked: Vec<String> },
+}
+
+/// The user a token stands for, if it is valid for one of these audiences (`TokenReviewSpec.audiences`; without any,
+/// for this server) and what it is bound to still exists.
+pub(crate) async fn authenticate(
+    core: &Core,
+    token: &str,
+    audiences: &[String],
+) -> Result<Authenticated, Refusal> {
+    let own = [ISSUER.to_owned()];
+    let asked = if audiences.is_empty() { &own } else { audiences };
+    // Tokens that name no audience are for this server.
+    if let Some(user) = core.tokens.find(token) {
+        return Ok(Authenticated { user, audiences: overlap(&own, asked)? });
     }
+    let now = Timestamp::now();
+    let claims = core.signer.as_ref().and_then(|signer| signer.verify(token, now));
+    let claims = claims.ok_or(Refusal::Invalid)?;
+    let audiences = overlap(&claims.aud, asked)?;
+    match bound::holds(core, &claims.kubernetes, now).await {
+        Ok(true) => Ok(Authenticated { user: Arc::new(user(&claims)), audiences }),
+        _ => Err(Refusal::Invalid),
+    }
+}
+
+/// The audiences of a token that were asked about.
+fn overlap(own: &[String], asked: &[String]) -> Result<Vec<String>, Refusal> {
+    let both: Vec<String> = asked.iter().filter(|audience| own.contains(audience)).cloned().collect();
+    if both.is_empty() {
+        return Err(Refusal::Audience { own: own.to_vec(), asked: asked.to_vec() });
+    }
+    Ok(both)
+}
+
+fn user(claims: &Claims) -> User {
+    let Private { namespace, serviceaccount: account, pod, node, .. } = &claims.kubernetes;
     let mut extra = BTreeMap::from([(extra_key("credential-id"), vec![format!("JTI={}", claims.jti)])]);
     for (what, reference) in [("pod", pod), ("node", node)] {
         let Some(reference) = reference else { continue };
@@ -119,74 +166,13 @@ pub(crate) async fn authenticate(core: &Core, token: &str) -> Option<Arc<User>> 
             extra.insert(extra_key(&format!("{what}-uid")), vec![reference.uid.clone()]);
         }
     }
-    Some(Arc::new(User {
-        name: claims.sub.clone(),
-        uid: account.uid.clone(),
-        groups: vec![
-            "system:serviceaccounts".into(),
-            format!("system:serviceaccounts:{namespace}"),
-            AUTHENTICATED.into(),
-        ],
-        extra,
-    }))
+    let mut groups = authn::service_account_groups(namespace);
+    groups.push(AUTHENTICATED.into());
+    User { name: claims.sub.clone(), uid: account.uid.clone(), groups, extra }
 }
 
 fn extra_key(name: &str) -> String {
     format!("authentication.kubernetes.io/{name}")
-}
-
-/// The object a token names, if it is still the one that was meant.
-async fn find(
-    core: &Core,
-    plural: &str,
-    namespace: &str,
-    named: &Reference,
-) -> Outcome<Option<Box<dyn Object>>> {
-    let resource = core.resources.core(plural)?;
-    let Some(entry) = core.store.get(&resource.key(Some(namespace), &named.name)).await? else {
-        return Ok(None);
-    };
-    let object = resource.decode_stored(&Stored::from(&entry))?;
-    Ok(Some(object).filter(|object| object.metadata().uid.as_deref() == Some(named.uid.as_str())))
-}
-
-/// The pod a token is to be bound to, and the node it is on.
-async fn bound(
-    core: &Core,
-    namespace: &str,
-    request: &TokenRequest,
-) -> Outcome<(Option<Reference>, Option<Reference>)> {
-    let Some(wanted) = &request.spec.bound_object_ref else { return Ok((None, None)) };
-    let (kind, version) = (wanted.kind.as_deref(), wanted.api_version.as_deref());
-    if (kind, version) != (Some("Pod"), Some("v1")) {
-        let detail = format!("cannot bind token to object of type {}", kind.unwrap_or_default());
-        return Err(Failure::bad_request(detail));
-    }
-    let pods = core.resources.core("pods")?;
-    let name = wanted.name.clone().unwrap_or_default();
-    let entry = core.store.get(&pods.key(Some(namespace), &name)).await?;
-    let entry = entry.ok_or_else(|| pods.not_found(&name))?;
-    let object = pods.decode_stored(&Stored::from(&entry))?;
-    let uid = object.metadata().uid.clone().unwrap_or_default();
-    if let Some(given) = wanted.uid.as_deref().filter(|given| !given.is_empty() && *given != uid) {
-        let detail = format!(
-            "the UID in the bound object reference ({given}) does not match the UID in record. The object might have \
-             been deleted and then recreated"
-        );
-        return Err(pods.conflict(&name, detail).into());
-    }
-    let spec = object.as_any().downcast_ref::<Pod>().and_then(|pod| pod.spec.as_ref());
-    let account = spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default();
-    let asked = request.metadata.name.clone().unwrap_or_default();
-    if account != asked {
-        let detail = format!(
-            "cannot bind token for serviceaccount {asked:?} to pod running with different serviceaccount name."
-        );
-        return Err(Failure::bad_request(detail));
-    }
-    let node =
-        spec.and_then(|spec| spec.node_name.clone()).map(|name| Reference { name, uid: String::new() });
-    Ok((Some(Reference { name, uid }), node))
 }
 
 /// POST of `/serviceaccounts/NAME/token`: issues a token.
@@ -206,7 +192,7 @@ pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
         request.spec.audiences = vec![ISSUER.into()];
     }
     request.metadata.name = Some(context.name().into());
-    let (pod, node) = bound(&context.core, &namespace, &request).await?;
+    let Bound { pod, secret, node } = Bound::of(&context.core, &namespace, &request).await?;
     let claims = Claims {
         aud: request.spec.audiences.clone(),
         exp: now.as_second() + seconds,
@@ -219,6 +205,7 @@ pub(crate) async fn request(context: &Context) -> Outcome<Response<Body>> {
             namespace: namespace.clone(),
             node,
             pod,
+            secret,
             serviceaccount: Reference {
                 name: context.name().into(),
                 uid: account.metadata().uid.clone().unwrap_or_default(),
@@ -278,6 +265,7 @@ mod tests {
                 namespace: "default".into(),
                 node: None,
                 pod: None,
+                secret: None,
                 serviceaccount: account,
             },
             nbf: 100,

@@ -6,7 +6,7 @@ use crate::body::Body;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::rest::input::{self, FieldValidation};
-use crate::rest::modify::{MODIFIED, Next, raw};
+use crate::rest::modify::{MODIFIED, Next, raw, track, uid_mismatch};
 use crate::rest::patch::{Method, patched};
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
@@ -41,17 +41,24 @@ async fn change(
     let wanted = context.wanted()?;
     let dry_run = context.dry_run(options, None)?;
     let namespace = context.namespace.as_deref();
+    let manager = context.manager("ephemeralcontainers");
     let done = raw(&context.core, &context.resource, namespace, context.name(), dry_run, |before, old| {
         let given = make(before, &mut warnings)?;
         let version = given.metadata().resource_version.as_deref().unwrap_or_default();
         if !matches!(version, "" | "0") && version != before.revision.to_string() {
             return Err(context.resource.conflict(context.name(), MODIFIED).into());
         }
+        let (uid, own) = (given.metadata().uid.as_deref(), old.metadata().uid.as_deref());
+        if uid.is_some_and(|uid| !uid.is_empty() && Some(uid) != own) {
+            return Err(uid_mismatch(&context.resource, context.name(), uid, own));
+        }
         let pod = |object: &dyn Object| object.as_any().downcast_ref::<Pod>().cloned();
         let (Some(given), Some(old)) = (pod(given.as_ref()), pod(old.as_ref())) else {
             return Err(Failure::internal("a pod is not one"));
         };
-        Ok(Next::Put(Box::new(merged(context, &given, &old)?), Reservation::default()))
+        let mut new = merged(context, &given, &old)?;
+        track(&context.resource, &manager, &old, &mut new);
+        Ok(Next::Put(Box::new(new), Reservation::default()))
     })
     .await?;
     let response =

@@ -160,7 +160,7 @@ fn prepare(
 }
 
 /// Keeps the books of who owns which field, for objects that have any.
-fn track(resource: &Resource, manager: &Manager, old: &dyn Object, new: &mut dyn Object) {
+pub(crate) fn track(resource: &Resource, manager: &Manager, old: &dyn Object, new: &mut dyn Object) {
     let entries = old.metadata().managed_fields.clone();
     new.metadata_mut().managed_fields = match entries.filter(|entries| !entries.is_empty()) {
         None => None,

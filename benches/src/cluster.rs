@@ -48,6 +48,11 @@ impl Cluster {
         Ok(Client::try_from(config)?)
     }
 
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.data.join("kubeconfig")
+    }
+
     /// Packs the example app as luksa/kubia:v1.
     pub(crate) fn import_kubia(&self) -> Result<()> {
         let root = self.data.join("bench-root");

@@ -3,13 +3,14 @@
 //! * [`cluster`]: a cluster for measuring, and what the kernel says about its process;
 //! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes;
 //! * [`service`]: what a service costs its clients;
-//! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`baseline`]: what the machine itself does in the same run;
+//! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`kubectl`]: what a user waits; [`baseline`]: what the machine itself does in the same run;
 //! * [`report`]: figures against goals.
 
 mod api;
 mod baseline;
 mod cluster;
 mod fan_out;
+mod kubectl;
 mod node;
 mod report;
 mod rollout;
@@ -54,6 +55,8 @@ enum Part {
     Growth,
     /// Durable creates, watch fan-out, lists
     Api,
+    /// `get pods` by the binary and by the real kubectl
+    Kubectl,
 }
 
 #[tokio::main]
@@ -87,6 +90,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Part::Api) {
         api::run(&program, &mut report).await?;
+    }
+    if wanted(Part::Kubectl) {
+        kubectl::run(&program, &mut report)?;
     }
     if let Some(file) = &options.json {
         std::fs::write(file, report.json())?;

@@ -63,6 +63,8 @@ fn config_writes_the_files_that_kubectl_writes() {
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"])
         .args(pair);
     stdout(openssl.current_dir(root.path()));
+    // The real one may be called by the name of its version.
+    let named = Regex::new(r"kubectl\.1\.[0-9]+").unwrap();
     let mut differing = Vec::new();
     for line in include_str!("../parity/config.txt").lines().filter(|line| !line.starts_with('#')) {
         let (kubeconfig, step) = match line.strip_prefix("KUBECONFIG=") {
@@ -77,11 +79,7 @@ fn config_writes_the_files_that_kubectl_writes() {
             let output =
                 run(command.env("PROGRAM", program).env("HOME", &home).env("KUBECONFIG", kubeconfig));
             let plain = |bytes: &[u8]| {
-                // The real one may be called by the name of its version.
-                let plain = Regex::new(r"kubectl\.1\.[0-9]+")
-                    .unwrap()
-                    .replace_all(&text(bytes), "kubectl")
-                    .into_owned();
+                let plain = named.replace_all(&text(bytes), "kubectl").into_owned();
                 plain.replace(home.to_str().unwrap(), "HOME")
             };
             (output.status.code(), plain(&output.stdout), plain(&output.stderr), files(&home))

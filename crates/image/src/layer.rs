@@ -166,7 +166,7 @@ fn is_real_directory(parent: &OwnedFd, name: &OsStr) -> bool {
 fn replace(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match sys::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => std::fs::remove_dir_all(within(parent, name)),
+        Err(Errno::ISDIR) => crate::remove_tree(&within(parent, name)),
         Err(other) => Err(other.into()),
     }
 }

@@ -9,6 +9,7 @@
 //! * `import`: an image from a plain directory.
 //! * `pull`: from a registry.
 //! * `layer`: a layer's tar stream to a directory, trusting nothing in it.
+//! * `removal`: removing a tree of any depth.
 //! * `snapshot`: overlayfs mounts on top of layers.
 
 mod archive;
@@ -16,11 +17,13 @@ mod import;
 mod layer;
 mod pull;
 mod reference;
+mod removal;
 mod snapshot;
 mod store;
 
 pub use import::{ImportOptions, ImportedFile};
 pub use reference::normalize;
+pub use removal::remove_tree;
 pub use store::ImageStore;
 
 use async_trait::async_trait;

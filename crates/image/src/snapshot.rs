@@ -61,10 +61,7 @@ impl ImageStore {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(other) => return Err(fail(other.into())),
         }
-        match std::fs::remove_dir_all(&snapshot) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fail(error)),
-            _ => Ok(()),
-        }
+        crate::remove_tree(&snapshot).map_err(fail)
     }
 
     /// The directories of the layers a snapshot stands on.

@@ -88,7 +88,7 @@ impl ImageStore {
             // A load by another process may be at work; its files are young.
             let age = path.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
             if age.is_some_and(|age| age.as_secs() > 3600) {
-                std::fs::remove_dir_all(&path).map_err(fail)?;
+                crate::remove_tree(&path).map_err(fail)?;
             }
         }
         self.sweep_layers()
@@ -110,9 +110,7 @@ impl ImageStore {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = self.root.join("tmp").join(name);
-        let made = std::fs::remove_dir_all(&path)
-            .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-            .and_then(|()| std::fs::create_dir(&path));
+        let made = crate::remove_tree(&path).and_then(|()| std::fs::create_dir(&path));
         made.map_err(|source| ImageError::Io { step: "making", object: path.display().to_string(), source })?;
         Ok(Scratch(path))
     }
@@ -231,7 +229,7 @@ impl ImageStore {
         for entry in std::fs::read_dir(&layers).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
             if !used.contains(&path) {
-                std::fs::remove_dir_all(&path).map_err(fail)?;
+                crate::remove_tree(&path).map_err(fail)?;
             }
         }
         Ok(())
@@ -281,7 +279,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = crate::remove_tree(&self.0);
     }
 }
 

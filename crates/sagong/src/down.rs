@@ -36,7 +36,7 @@ pub(crate) async fn run(options: cli::Down) -> Result<()> {
         if let Some(file) = UserFile::find() {
             file.remove(&data)?;
         }
-        std::fs::remove_dir_all(data.path())
+        sagong_image::remove_tree(data.path())
             .with_context(|| format!("cannot delete {}", data.path().display()))?;
         println!("Stopped, and deleted {}.", data.path().display());
     } else if was_running.is_some() {

@@ -339,12 +339,7 @@ pub(crate) async fn clean(
     for key in mounted.iter().filter(|key| key.starts_with(&prefix)) {
         shared.images.unmount(key).await.map_err(|error| error.to_string())?;
     }
-    match std::fs::remove_dir_all(log_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(format!("removing {}: {error}", log_dir.display()));
-        }
-        _ => {}
-    }
+    sagong_image::remove_tree(log_dir).map_err(|error| format!("removing {}: {error}", log_dir.display()))?;
     volumes::forget(shared, uid);
     volumes::remove(&shared.config.pod_dir(uid))
 }

@@ -27,7 +27,7 @@ impl NativeRuntime {
                 Ok(Some(record)) => self.adopt(id, record)?,
                 Ok(None) => {
                     // Sagong ended while it was making this one; nothing was started.
-                    let _ = state::remove_tree(&directory.join(&id));
+                    let _ = sagong_image::remove_tree(&directory.join(&id));
                 }
                 Err(error) => {
                     tracing::warn!(container = id, %error, "ignoring a container whose record is unreadable")
@@ -83,7 +83,7 @@ impl NativeRuntime {
         blocking(move || {
             let directory = inner.layout.container(&id_);
             inner.prepare(&id_, &directory, &sandbox, &record_).map_err(|error| {
-                let _ = state::remove_tree(&directory);
+                let _ = sagong_image::remove_tree(&directory);
                 failed("creating container", &record_.config.name)(error)
             })
         })
@@ -137,7 +137,7 @@ impl NativeRuntime {
             let cgroup = inner.cgroup_of(&id_);
             let removed = cgroup.map_or(Ok(()), |cgroup| inner.cgroups.remove(&cgroup, KILLING));
             removed
-                .and_then(|()| state::remove_tree(&inner.layout.container(&id_)))
+                .and_then(|()| sagong_image::remove_tree(&inner.layout.container(&id_)))
                 .map_err(failed("removing container", &id_))
         })
         .await?;

@@ -2,11 +2,12 @@
 
 use super::cgroup::Cgroups;
 use super::process;
-use super::state::{Layout, Record, ShimRecord, StartRecord, children, remove_tree};
+use super::state::{Layout, Record, ShimRecord, StartRecord, children};
 use super::{cgroup_root, failed};
 use crate::RuntimeError;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
+use sagong_image::remove_tree;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};

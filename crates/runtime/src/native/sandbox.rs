@@ -125,7 +125,7 @@ pub(crate) fn unpin(directory: &Path) -> io::Result<()> {
         // Not everything in it is a mount point, and one can be mounted more than once.
         while unmount(directory.join(&name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
     }
-    super::state::remove_tree(directory)
+    sagong_image::remove_tree(directory)
 }
 
 struct Sysctl {

@@ -57,7 +57,7 @@ impl NativeRuntime {
             made.map_err(|error| {
                 // What was made half way is of no use to anybody.
                 let _ = unpin(&layout.pins(&id_));
-                let _ = state::remove_tree(&layout.sandbox(&id_));
+                let _ = sagong_image::remove_tree(&layout.sandbox(&id_));
                 failed("creating sandbox", &object)(error)
             })
         })
@@ -139,7 +139,7 @@ impl NativeRuntime {
                 let _ = inner.cgroups.remove(&format!("{cgroup}/{HOLDER}"), REMOVING);
                 inner.cgroups.prune(&cgroup);
             }
-            state::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
+            sagong_image::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
         })
         .await;
         if removed.is_err() {

@@ -207,11 +207,3 @@ pub(crate) fn children(directory: &Path) -> io::Result<Vec<String>> {
     }
     Ok(names)
 }
-
-/// Removes a directory with all in it; no error if it is gone already.
-pub(crate) fn remove_tree(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}

@@ -5,8 +5,8 @@
 //! the exchange; one that has a single file of it mounted (`subPath`) keeps the old one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, fchown, symlink};
 use std::path::Path;
 
 /// The link that is exchanged.
@@ -45,21 +45,43 @@ pub(super) fn write(path: &Path, payload: &Payload, group: Option<u32>) -> io::R
         link(path, payload)?;
         return Ok(false);
     }
+    check(payload)?;
+    // What earlier attempts left takes room this one may need.
+    remove_others(path, old.as_deref())?;
     let name = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string();
     let fresh = path.join(&name);
-    std::fs::create_dir_all(&fresh)?;
-    set_directory(&fresh, group)?;
-    set_directory(path, group)?;
-    for (name, entry) in payload {
-        write_file(&fresh, name, entry, group)?;
+    let written = generation(&fresh, payload, group).and_then(|()| {
+        set_directory(path, group)?;
+        let next = path.join(NEXT);
+        let _ = std::fs::remove_file(&next);
+        symlink(&name, &next)?;
+        std::fs::rename(&next, &current)
+    });
+    if let Err(error) = written {
+        let _ = std::fs::remove_dir_all(&fresh);
+        return Err(error);
     }
-    let next = path.join(NEXT);
-    let _ = std::fs::remove_file(&next);
-    symlink(&name, &next)?;
-    std::fs::rename(&next, &current)?;
     link(path, payload)?;
-    remove_others(path, &name)?;
+    remove_others(path, Some(Path::new(&name)))?;
     Ok(true)
+}
+
+/// Whether each file has a place of its own.
+fn check(payload: &Payload) -> io::Result<()> {
+    for name in payload.keys() {
+        let above = Path::new(name).ancestors().skip(1).filter_map(Path::to_str);
+        if let Some(file) = { above }.find(|above| payload.contains_key(*above)) {
+            return Err(io::Error::other(format!("{file:?} cannot be a file: {name:?} is to be below it")));
+        }
+    }
+    Ok(())
+}
+
+/// Writes all files into a new directory.
+fn generation(fresh: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()> {
+    std::fs::create_dir(fresh)?;
+    set_directory(fresh, group)?;
+    payload.iter().try_for_each(|(name, entry)| write_file(fresh, name, entry, group))
 }
 
 fn write_file(root: &Path, name: &str, entry: &Entry, group: Option<u32>) -> io::Result<()> {
@@ -68,10 +90,12 @@ fn write_file(root: &Path, name: &str, entry: &Entry, group: Option<u32>) -> io:
         std::fs::create_dir_all(parent)?;
         set_directory(parent, group)?;
     }
-    std::fs::write(&file, &entry.bytes)?;
+    // Nobody else's until all of it is as it should be.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+    file.write_all(&entry.bytes)?;
     // The owner first: a change of owner may take permissions away.
-    chown(&file, entry.user, group)?;
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(file_mode(entry, group)))
+    fchown(&file, entry.user, group)?;
+    file.set_permissions(std::fs::Permissions::from_mode(file_mode(entry, group)))
 }
 
 fn file_mode(entry: &Entry, group: Option<u32>) -> u32 {
@@ -135,11 +159,14 @@ fn link(path: &Path, payload: &Payload) -> io::Result<()> {
 }
 
 /// Removes every generation but this one: the one before, and those a crash left.
-fn remove_others(path: &Path, keep: &str) -> io::Result<()> {
+fn remove_others(path: &Path, keep: Option<&Path>) -> io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
-        if entry.file_type()?.is_dir() && name.to_string_lossy().starts_with("..") && name != keep {
+        if entry.file_type()?.is_dir()
+            && name.to_string_lossy().starts_with("..")
+            && Some(Path::new(&name)) != keep
+        {
             std::fs::remove_dir_all(entry.path())?;
         }
     }
@@ -192,6 +219,31 @@ mod tests {
         let before = generations(&dir);
         assert!(!write(dir.path(), &payload(&[("a", "1")]), None).unwrap());
         assert_eq!(generations(&dir), before);
+    }
+
+    #[test]
+    fn what_fails_leaves_nothing_behind_and_the_old_files_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &payload(&[("a", "1")]), None).unwrap();
+        // As after a crash.
+        std::fs::create_dir(dir.path().join("..2026_01_01_00_00_00.000000000")).unwrap();
+        // Longer than any file system's names.
+        let long = "x".repeat(300);
+        for _ in 0..3 {
+            write(dir.path(), &payload(&[("a", "2"), (&long, "")]), None).unwrap_err();
+        }
+        assert_eq!(generations(&dir).len(), 1);
+        assert_eq!(read(&dir, "a").as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn a_file_with_files_below_it_is_refused_and_both_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        // Between the two in order.
+        let files = payload(&[("x", "1"), ("x-y", "2"), ("x/y/z", "3")]);
+        let error = write(dir.path(), &files, None).unwrap_err().to_string();
+        assert_eq!(error, "\"x\" cannot be a file: \"x/y/z\" is to be below it");
+        assert!(generations(&dir).is_empty());
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) fn check(source: &HostPathVolumeSource) -> Result<(), String> {
         "FileOrCreate" if !path.exists() => {
             return std::fs::OpenOptions::new().create(true).append(true).open(path).map(drop).map_err(text);
         }
+        // Not checked, but something has to be mounted: the runtimes upstream works with make a directory.
+        "" if !path.exists() => return std::fs::create_dir_all(path).map_err(text),
         "" => return Ok(()),
         _ => {}
     }
@@ -29,4 +31,27 @@ pub(super) fn check(source: &HostPathVolumeSource) -> Result<(), String> {
         _ => return Err(format!("unknown hostPath type {kind:?}")),
     };
     if fits { Ok(()) } else { Err(format!("hostPath type check failed: {} is not a {kind}", source.path)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(None, true)]
+    #[case(Some(""), true)]
+    #[case(Some("DirectoryOrCreate"), true)]
+    #[case(Some("Directory"), false)]
+    fn a_missing_directory_is_made_unless_the_type_wants_it_there(
+        #[case] kind: Option<&str>,
+        #[case] made: bool,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let source =
+            HostPathVolumeSource { path: path.to_str().unwrap().into(), type_: kind.map(str::to_owned) };
+        assert_eq!(check(&source).is_ok(), made);
+        assert_eq!(path.is_dir(), made);
+    }
 }

@@ -4,6 +4,7 @@
 //! * [`host_path`]: a path of the node.
 //! * [`content`]: what is in `configMap`, `secret`, `downwardAPI` and `projected`; pure. [`needs`] says what has to be
 //!   fetched for it, [`payload`] writes it.
+//! * [`sub_path`]: a part of a volume, which never leads out of it.
 //! * [`tokens`]: tokens of service accounts, renewed in time.
 //! * [`watch`]: says when something that is shown has changed.
 
@@ -12,6 +13,7 @@ mod empty_dir;
 mod host_path;
 mod needs;
 mod payload;
+mod sub_path;
 mod tokens;
 mod watch;
 
@@ -27,7 +29,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use needs::{Needs, Shown};
 use sagong_runtime::Mount;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use sub_path::Part;
 
 /// Makes all volumes of a pod, or brings what they show up to date. Other contents of those that exist stay. Gives the
 /// time at which something in them wants to be renewed.
@@ -128,6 +131,9 @@ pub(crate) fn forget(shared: &Shared, uid: &str) {
 /// # Errors
 /// The sentence to log.
 pub(crate) fn remove(pod_dir: &Path) -> Result<(), String> {
+    // What is mounted there may belong to the node: nothing is removed as long as any of it is.
+    sub_path::unmount_all(pod_dir)
+        .map_err(|error| format!("unmounting parts of volumes in {}: {error}", pod_dir.display()))?;
     empty_dir::unmount_all(&pod_dir.join("volumes"));
     match std::fs::remove_dir_all(pod_dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -157,61 +163,32 @@ pub(crate) fn mounts(
 ) -> Result<Vec<Mount>, String> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let mut mounts = Vec::new();
-    for mount in spec.volume_mounts.iter().flatten() {
+    for (index, mount) in spec.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes.iter().find(|volume| volume.name == mount.name);
         let volume = volume.ok_or_else(|| format!("volume \"{}\" not found", mount.name))?;
         let root = path(pod_dir, volume);
+        let host_path = match sub_path(mount, values) {
+            Some(sub) => {
+                let part = Part { pod_dir, volume: &volume.name, container: &spec.name, index };
+                part.mount(&root, &sub).map_err(|error| {
+                    format!("failed to prepare subPath for volumeMount \"{}\": {error}", mount.name)
+                })?
+            }
+            None => root,
+        };
         // What comes from objects is written by the kubelet only.
         let is_fixed = content::is_written(volume);
         mounts.push(Mount {
             container_path: mount.mount_path.clone(),
-            host_path: below(&root, mount, values)?,
+            host_path,
             read_only: is_fixed || mount.read_only.unwrap_or(false),
         });
     }
     Ok(mounts)
 }
 
-/// The path of a mount's `subPath`, made as a directory if it is missing, and never outside the volume.
-fn below(root: &Path, mount: &VolumeMount, values: &BTreeMap<String, String>) -> Result<PathBuf, String> {
+/// Which part of its volume a mount shows; None: all of it.
+fn sub_path(mount: &VolumeMount, values: &BTreeMap<String, String>) -> Option<String> {
     let expr = mount.sub_path_expr.as_ref().map(|text| expand(text, values));
-    let Some(sub) = expr.or_else(|| mount.sub_path.clone()).filter(|sub| !sub.is_empty()) else {
-        return Ok(root.to_owned());
-    };
-    let failed =
-        |error: String| format!("failed to prepare subPath for volumeMount \"{}\": {error}", mount.name);
-    if !Path::new(&sub).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(failed(format!("{sub:?} leaves the volume")));
-    }
-    let whole = root.join(&sub);
-    if !whole.exists() {
-        std::fs::create_dir_all(&whole).map_err(|error| failed(error.to_string()))?;
-    }
-    // A link in the volume may lead anywhere; what counts is where it ends.
-    let real = whole.canonicalize().map_err(|error| failed(error.to_string()))?;
-    let real_root = root.canonicalize().map_err(|error| failed(error.to_string()))?;
-    match real.starts_with(&real_root) {
-        true => Ok(real),
-        false => Err(failed(format!("{sub:?} leaves the volume"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("a/b", true)]
-    #[case("../x", false)]
-    #[case("/etc", false)]
-    #[case("link", false)]
-    fn sub_paths_stay_in_the_volume(#[case] sub: &str, #[case] allowed: bool) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("volume");
-        std::fs::create_dir(&root).unwrap();
-        std::os::unix::fs::symlink(dir.path(), root.join("link")).unwrap();
-        let mount = VolumeMount { sub_path: Some(sub.into()), ..Default::default() };
-        assert_eq!(below(&root, &mount, &BTreeMap::new()).is_ok(), allowed);
-    }
+    expr.or_else(|| mount.sub_path.clone()).filter(|sub| !sub.is_empty())
 }

@@ -6,12 +6,13 @@
 //! * [`rules`]: services compiled to nftables text, applied in one transaction;
 //! * [`proxy`]: follows services and endpoints, feeds rules and balancer, takes pods out of service;
 //! * [`balancer`]: LoadBalancer addresses on loopback, HTTP-aware;
-//! * [`dns`]: names of services and pods;
+//! * [`dns`]: names of services and pods; [`local`]: this machine's addresses;
 //! * [`network`]: all of it as one thing; [`tunnel()`]: the balancer alone; [`check()`]: before anything is made.
 
 mod balancer;
 mod check;
 mod dns;
+mod local;
 mod network;
 mod pod;
 mod proxy;

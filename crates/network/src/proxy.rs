@@ -1,6 +1,7 @@
 //! Keeps rules and balancer in line with services and endpoints, and takes pods out of service.
 
 pub(crate) mod connections;
+pub(crate) mod forgetting;
 pub(crate) mod observed;
 pub(crate) mod stale;
 pub(crate) mod tracked;
@@ -11,6 +12,7 @@ use crate::balancer::{Balancer, PortKey};
 use crate::rules::apply::Rules;
 use crate::rules::model::{Node, Protocol, ServicePort};
 use crate::{BoxFuture, DataPlane, NetworkError};
+use forgetting::Forgetting;
 use observed::Observed;
 use parking_lot::Mutex;
 use stale::Flows;
@@ -31,7 +33,9 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Proxy {
     state: Mutex<State>,
     node: Node,
-    applied: tokio::sync::Mutex<Applied>,
+    /// What the kernel has.
+    applied: tokio::sync::Mutex<Rules>,
+    pub(crate) forgetting: Forgetting,
     pub(crate) balancer: Balancer,
     /// Whether rules have to be compiled again.
     dirty: Notify,
@@ -39,13 +43,6 @@ pub(crate) struct Proxy {
     listed: channel::Sender<bool>,
     /// Told whenever services changed.
     pub(crate) services: Notify,
-}
-
-/// What the kernel has.
-struct Applied {
-    rules: Rules,
-    /// None: what an earlier run left.
-    flows: Option<Flows>,
 }
 
 #[derive(Default)]
@@ -60,7 +57,8 @@ impl Proxy {
     pub(crate) fn new(node: Node) -> Self {
         Self {
             state: Mutex::default(),
-            applied: tokio::sync::Mutex::new(Applied { rules: Rules::new(node.clone()), flows: None }),
+            applied: tokio::sync::Mutex::new(Rules::new(node.clone())),
+            forgetting: Forgetting::default(),
             node,
             balancer: Balancer::default(),
             dirty: Notify::new(),
@@ -71,7 +69,7 @@ impl Proxy {
 
     /// Makes the table if there is none.
     pub(crate) async fn prepare(&self) -> Result<(), NetworkError> {
-        self.applied.lock().await.rules.prepare().await
+        self.applied.lock().await.prepare().await
     }
 
     /// Takes note of a change; the rules follow.
@@ -109,6 +107,10 @@ impl Proxy {
 
     /// Applies changes without end. Those that come while the kernel is busy are applied together.
     pub(crate) async fn follow(&self) {
+        tokio::join!(self.follow_changes(), self.forgetting.follow());
+    }
+
+    async fn follow_changes(&self) {
         loop {
             self.dirty.notified().await;
             if let Err(error) = self.apply().await {
@@ -123,14 +125,10 @@ impl Proxy {
     pub(crate) async fn apply(&self) -> Result<(), NetworkError> {
         // Locked first: whoever is second compiles what is known then, so the last one applied is the newest.
         let mut applied = self.applied.lock().await;
-        let ports = self.state.lock().feed(&self.node, &self.balancer);
+        let (ports, flows) = self.state.lock().feed(&self.node, &self.balancer);
         let begun = std::time::Instant::now();
-        applied.rules.apply(&ports).await?;
-        let flows = Flows::of(&ports);
-        if applied.flows.as_ref().is_none_or(|before| flows.lost_since(before)) {
-            forget(applied.flows.take().unwrap_or_default(), flows.clone()).await;
-        }
-        applied.flows = Some(flows);
+        applied.apply(&ports).await?;
+        self.forgetting.want(flows);
         tracing::debug!(ports = ports.len(), took = ?begun.elapsed(), "service rules applied");
         Ok(())
     }
@@ -166,9 +164,9 @@ impl Proxy {
 }
 
 impl State {
-    /// Gives the balancer its endpoints and returns the ports for the rules. Under one lock, so that no older
-    /// list can overtake a withdrawal.
-    fn feed(&mut self, node: &Node, balancer: &Balancer) -> Vec<ServicePort> {
+    /// Gives the balancer its endpoints and returns the ports for the rules, and where UDP flows may go on. Under
+    /// one lock, so that no older list can overtake a withdrawal.
+    fn feed(&mut self, node: &Node, balancer: &Balancer) -> (Vec<ServicePort>, Flows) {
         self.withdrawals.observe(&self.observed);
         let blocked = |endpoint: &observed::EndpointInfo| self.withdrawals.blocks(endpoint);
         let mut backends: BTreeMap<PortKey, Vec<SocketAddr>> = BTreeMap::new();
@@ -185,17 +183,9 @@ impl State {
         }
         balancer.set(backends, true);
         balancer.remember(&affinities);
-        self.observed.service_ports(node.node_cidr, blocked)
-    }
-}
-
-/// Ends the UDP flows that lead to endpoints that left. Done after the rules, so that they begin anew by those.
-async fn forget(before: Flows, now: Flows) {
-    let stale = move |sent, answered| now.is_stale(&before, sent, answered);
-    let forgotten = tokio::task::spawn_blocking(move || tracked::forget_udp(stale)).await;
-    match forgotten.map_err(std::io::Error::other).and_then(|forgotten| forgotten) {
-        Ok(count) => tracing::debug!(count, "UDP flows forgotten"),
-        Err(error) => tracing::debug!(%error, "cannot ask connection tracking"),
+        let gone = |endpoint: &observed::EndpointInfo| self.withdrawals.is_gone(endpoint);
+        let flows = Flows::of(&self.observed.flow_ports(node.node_cidr, gone));
+        (self.observed.service_ports(node.node_cidr, blocked), flows)
     }
 }
 

@@ -29,6 +29,11 @@ fn udp_client(target: &str) -> UdpSocket {
     socket
 }
 
+/// As it is done when the rules have changed.
+async fn forget(world: &World) {
+    world.proxy.forgetting.forget().await.unwrap();
+}
+
 #[test]
 fn a_udp_client_that_goes_on_sending_is_led_to_a_living_pod() {
     on_a_fresh_host(|| async {
@@ -43,8 +48,90 @@ fn a_udp_client_that_goes_on_sending_is_led_to_a_living_pod() {
         assert_eq!([call(&on_host), call(&inside)], ["a", "a"]);
         world.endpoints(&[ip_a, ip_b]).await;
         assert_eq!([call(&on_host), call(&inside)], ["a", "a"]);
+        // While it is being stopped it may finish what it has begun; new flows go elsewhere.
         world.proxy.withdraw(ip_a).await.unwrap();
+        forget(&world).await;
+        assert_eq!([call(&on_host), call(&inside)], ["a", "a"]);
+        assert_eq!(call(&udp_client("10.96.0.10:53")), "b");
+        // Then it is gone.
+        world.endpoints(&[ip_b]).await;
+        forget(&world).await;
         assert_eq!([call(&on_host), call(&inside)], ["b", "b"]);
+    });
+}
+
+#[test]
+fn an_answer_that_its_pod_sends_after_it_was_withdrawn_arrives() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b, c) = (Pod::new(), Pod::new(), Pod::new());
+        let (ip_a, ip_b) = (world.attach("a", &a).await, world.attach("b", &b).await);
+        world.attach("c", &c).await;
+        let server = a.inside(|| UdpSocket::bind("0.0.0.0:5353").unwrap());
+        server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        echo(&b, "b");
+        world.endpoints(&[ip_a]).await;
+        let clients = [udp_client("10.96.0.10:53"), c.inside(|| udp_client("10.96.0.10:53"))];
+        let mut buffer = [0; 16];
+        let peers = clients.each_ref().map(|client| {
+            client.send(b"?").unwrap();
+            server.recv_from(&mut buffer).unwrap().1
+        });
+        world.endpoints(&[ip_a, ip_b]).await;
+        world.proxy.withdraw(ip_a).await.unwrap();
+        forget(&world).await;
+        for (client, peer) in clients.iter().zip(peers) {
+            server.send_to(b"late", peer).unwrap();
+            let count = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..count], b"late");
+        }
+    });
+}
+
+#[test]
+fn a_service_that_cannot_remember_more_clients_serves_them_all_the_same() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let (a, b, c) = (Pod::new(), Pod::new(), Pod::new());
+        let ip_a = world.attach("a", &a).await;
+        world.attach("b", &b).await;
+        world.attach("c", &c).await;
+        a.serve("a");
+        let IpAddr::V4(ip) = ip_a else { unreachable!() };
+        let sticky = rules::model::ServicePort {
+            cluster_ip: Ipv4Addr::new(10, 96, 0, 10),
+            endpoints: vec![std::net::SocketAddrV4::new(ip, 8080)],
+            affinity: Some(60),
+            ..rules::model::tests::service_port()
+        };
+        let text = rules::compile::replace(&rules::compile::compile(&node(), &[sticky]));
+        let small = text.replace("size 65535", "size 1");
+        assert_ne!(small, text);
+        rules::apply::nft(&["-f", "-"], &small).await.unwrap();
+        for client in [&b, &c] {
+            assert_eq!(client.inside(|| ask(CLUSTER_IP)).unwrap().0, "a");
+        }
+    });
+}
+
+#[test]
+fn a_udp_flow_older_than_its_service_is_led_to_it() {
+    on_a_fresh_host(|| async {
+        let world = World::new().await;
+        let a = Pod::new();
+        let ip_a = world.attach("a", &a).await;
+        echo(&a, "a");
+        world.endpoints_of(json!({"ports": []}), json!({}), &[ip_a]).await;
+        let _outside = the_world().await;
+        let client = udp_client("198.51.100.1:30053");
+        // Nobody listens, but the kernel tracks the flow if it is confirmed before that is found out.
+        let held = UdpSocket::bind("198.51.100.1:30053").unwrap();
+        client.send(b"?").unwrap();
+        drop(held);
+        let ports = json!([{"name": "dns", "protocol": "UDP", "port": 53, "nodePort": 30053}]);
+        world.endpoints_of(json!({"type": "NodePort", "ports": ports}), json!({}), &[ip_a]).await;
+        forget(&world).await;
+        assert_eq!(call(&client), "a");
     });
 }
 

@@ -267,12 +267,9 @@ impl Observed {
     ) -> Vec<SocketAddrV4> {
         let (mut ready, mut terminating) = (BTreeSet::new(), BTreeSet::new());
         for slice in self.slices_of(service) {
-            let same = |(name, protocol, _): &&(String, Protocol, u16)| {
-                *name == port.name && *protocol == port.protocol
-            };
-            let Some((_, _, number)) = slice.ports.iter().find(same) else { continue };
+            let Some(number) = slice.number(port) else { continue };
             for endpoint in slice.endpoints.iter().filter(|endpoint| !blocked(endpoint)) {
-                let address = SocketAddrV4::new(endpoint.address, *number);
+                let address = SocketAddrV4::new(endpoint.address, number);
                 if endpoint.ready {
                     ready.insert(address);
                 } else if endpoint.serving && endpoint.terminating {
@@ -314,10 +311,39 @@ impl Observed {
         node: Ipv4Net,
         blocked: impl Fn(&EndpointInfo) -> bool + Copy,
     ) -> Vec<ServicePort> {
+        self.ports(node, |key, port, local| self.chosen_within(key, port, local, blocked))
+    }
+
+    /// The same with every endpoint that still serves, whether or not it gets anything new: flows that exist may
+    /// go on there (as upstream's proxy leaves them), until it is `gone`.
+    pub(crate) fn flow_ports(
+        &self,
+        node: Ipv4Net,
+        gone: impl Fn(&EndpointInfo) -> bool + Copy,
+    ) -> Vec<ServicePort> {
+        self.ports(node, |key, port, _| {
+            let all = self.slices_of(key).flat_map(|slice| {
+                let number = slice.number(port);
+                let serving = slice
+                    .endpoints
+                    .iter()
+                    .filter(move |endpoint| (endpoint.ready || endpoint.serving) && !gone(endpoint));
+                serving.filter_map(move |endpoint| Some(SocketAddrV4::new(endpoint.address, number?)))
+            });
+            all.collect::<BTreeSet<_>>().into_iter().collect()
+        })
+    }
+
+    /// `endpoints` gives those of a port, on this node only if that is given.
+    fn ports(
+        &self,
+        node: Ipv4Net,
+        endpoints: impl Fn(&Key, &Port, Option<Ipv4Net>) -> Vec<SocketAddrV4>,
+    ) -> Vec<ServicePort> {
         let mut all = Vec::new();
         for (key, service) in &self.services {
             let Some(cluster_ip) = service.cluster_ip else { continue };
-            let internal = service.only_local.internal.then_some(node);
+            let Locality { internal, external } = service.only_local;
             all.extend(service.ports.iter().map(|port| ServicePort {
                 name: if port.name.is_empty() { key.to_string() } else { format!("{key}:{}", port.name) },
                 protocol: port.protocol,
@@ -325,12 +351,21 @@ impl Observed {
                 port: port.port,
                 node_port: port.node_port,
                 external_ips: service.external_addresses(port.protocol),
-                endpoints: self.chosen_within(key, port, internal, blocked),
-                external_endpoints: self.chosen_outside(key, service, port, node, blocked),
+                endpoints: endpoints(key, port, internal.then_some(node)),
+                external_endpoints: endpoints(key, port, external.then_some(node)),
                 affinity: service.affinity,
             }));
         }
         all
+    }
+}
+
+impl SliceInfo {
+    /// The number of a service's port at this slice's endpoints.
+    fn number(&self, port: &Port) -> Option<u16> {
+        let same =
+            |(name, protocol, _): &&(String, Protocol, u16)| *name == port.name && *protocol == port.protocol;
+        self.ports.iter().find(same).map(|(_, _, number)| *number)
     }
 }
 

@@ -54,7 +54,8 @@ pub(crate) fn on_their_way(address: Ipv4Addr) -> io::Result<usize> {
 }
 
 /// Forgets the UDP flows that are `stale`, given where they were sent and who answers them, in the calling
-/// thread's network namespace, and tells how many. Blocks as [`on_their_way`] does.
+/// thread's network namespace, and tells how many. One that cannot be forgotten does not keep the others; its
+/// error is told in the end. Blocks as [`on_their_way`] does.
 pub(crate) fn forget_udp(stale: impl Fn(SocketAddrV4, SocketAddrV4) -> bool) -> io::Result<usize> {
     let socket = open()?;
     let mut found = Vec::new();
@@ -63,17 +64,19 @@ pub(crate) fn forget_udp(stale: impl Fn(SocketAddrV4, SocketAddrV4) -> bool) -> 
             find(flow, &[TUPLE_ORIGINAL]).filter(|_| udp(flow).is_some_and(|(to, by)| stale(to, by)));
         found.extend(original.map(<[u8]>::to_vec));
     })?;
-    for original in &found {
-        let body = attribute(TUPLE_ORIGINAL | NESTED, original);
-        socket.send_to(&message(DELETE, ACKNOWLEDGED, &body), &SocketAddr::new(0, 0), 0)?;
-        let (buffer, _) = socket.recv_from_full()?;
-        match read(&buffer, |_| ()) {
-            // It ended by itself meanwhile.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {}
-            answered => drop(answered?),
-        }
+    let failed = found.iter().filter_map(|original| forget(&socket, original).err()).last();
+    failed.map_or(Ok(found.len()), Err)
+}
+
+fn forget(socket: &Socket, original: &[u8]) -> io::Result<()> {
+    let body = attribute(TUPLE_ORIGINAL | NESTED, original);
+    socket.send_to(&message(DELETE, ACKNOWLEDGED, &body), &SocketAddr::new(0, 0), 0)?;
+    let (buffer, _) = socket.recv_from_full()?;
+    match read(&buffer, |_| ()) {
+        // It ended by itself meanwhile.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(()),
+        answered => answered.map(drop),
     }
-    Ok(found.len())
 }
 
 fn open() -> io::Result<Socket> {

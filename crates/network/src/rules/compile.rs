@@ -149,6 +149,7 @@ fn choose(left: usize) -> String {
 
 /// The same for a service that remembers its clients (`sessionAffinity`): first the rules for those an endpoint
 /// remembers, one set each, then the choice. Every new connection makes the endpoint remember for the whole time.
+/// Where a set is full the rule is passed over; whoever is left at the end is served without being remembered.
 fn remembering(service: &ServicePort, endpoints: &[SocketAddrV4], memories: &[String]) -> Vec<String> {
     let protocol = service.protocol.word();
     let comment = comment(&service.name);
@@ -160,7 +161,7 @@ fn remembering(service: &ServicePort, endpoints: &[SocketAddrV4], memories: &[St
     let fresh = endpoints.iter().zip(memories).enumerate().map(|(index, (endpoint, memory))| {
         format!("meta l4proto {protocol} {}{}", choose(endpoints.len() - index), remember(memory, endpoint))
     });
-    known.chain(fresh).collect()
+    known.chain(fresh).chain(translation(service, endpoints)).collect()
 }
 
 /// nft allows 128 bytes in a comment; names come from the API, but quotes must not end up here in any case.

@@ -5,6 +5,7 @@ use crate::router::{self, Peer};
 use crate::state::Core;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustix::net::sockopt;
 use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADER_READ: Duration = Duration::from_secs(30);
 /// How long requests in flight may take once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before the kernel asks whether the other side is still there, and from question to
+/// question, and how often it asks (as Go's HTTP servers do).
+const KEEP_ALIVE: (Duration, u32) = (Duration::from_secs(15), 9);
 /// How long to wait after an accept that failed (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -70,9 +74,24 @@ async fn accept(
     }
 }
 
+/// Lets the kernel notice clients whose machine is gone.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    let (pause, questions) = KEEP_ALIVE;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, pause)?;
+    sockopt::set_tcp_keepintvl(stream, pause)?;
+    sockopt::set_tcp_keepcnt(stream, questions)?;
+    // The same for what was sent and is not acknowledged.
+    let limit = pause.saturating_mul(questions).as_millis();
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
 /// Serves one connection to its end.
 async fn converse(core: Arc<Core>, stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
     let _ = stream.set_nodelay(true);
+    if let Err(error) = keep_alive(&stream) {
+        tracing::debug!(%error, "a connection has no keep-alive");
+    }
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),

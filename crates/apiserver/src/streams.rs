@@ -7,7 +7,7 @@
 //!   sessions and ports in such messages.
 //! * `spdy`: frames and streams; `exec_spdy` and `forward_spdy`: sessions and ports in such streams. `tunnel`: SPDY
 //!   within a WebSocket (KEP-4006).
-//! * `idle`: when nobody says anything for hours.
+//! * `idle`: when nobody says anything for hours; `patience`: when nobody takes what is said.
 
 mod channels;
 mod exec_channels;
@@ -16,6 +16,7 @@ mod forward_channels;
 mod forward_spdy;
 mod idle;
 mod options;
+mod patience;
 mod remote_command;
 mod serve;
 mod spdy;
@@ -91,8 +92,8 @@ pub struct StreamError(pub String);
 /// bound to a node.
 #[async_trait]
 pub trait StreamSource: Send + Sync {
-    /// Fails with `container not found ("main")` when the container does not run.
-    async fn find_container(&self, pod: &Pod, container: &str) -> Result<(), StreamError>;
+    /// Whether a container runs.
+    async fn runs(&self, pod: &Pod, container: &str) -> Result<bool, StreamError>;
     /// Runs a command in a container.
     async fn exec(
         &self,

@@ -2,6 +2,7 @@
 
 use super::channels::{ERROR, Protocol, RESIZE, STDERR, STDIN, STDOUT, Said};
 use super::idle::{self, Idle};
+use super::patience;
 use super::remote_command::{Client, Ended, Listener, converse};
 use super::status::Verdict;
 use super::{Session, StreamOptions, TerminalSize, websocket};
@@ -36,8 +37,12 @@ pub(super) async fn serve<S>(
     });
     let (stdin, input) = mpsc::channel(4);
     let (resize, sizes) = mpsc::channel(4);
-    let ears =
-        Ears { protocol, stdin: options.stdin.then_some(stdin), resize: options.tty.then_some(resize) };
+    let ears = Ears {
+        protocol,
+        stdin: options.stdin.then_some(stdin),
+        resize: options.tty.then_some(resize),
+        ask: Box::new(websocket::asking(&queue)),
+    };
     let reader = tokio::spawn(listen(ears, stream, idle.clone(), gone.clone()));
     // The first thing a client hears, so that it knows that there is somebody.
     let first = [(options.stdout, STDOUT), (options.stderr, STDERR), (true, ERROR)];
@@ -105,6 +110,8 @@ struct Ears {
     protocol: Protocol,
     stdin: Option<mpsc::Sender<Bytes>>,
     resize: Option<mpsc::Sender<TerminalSize>>,
+    /// Asks whether the client is still there.
+    ask: Box<dyn Fn() + Send + Sync>,
 }
 
 async fn listen<S>(
@@ -133,7 +140,7 @@ impl Ears {
             Some(Said::Bytes(STDIN, bytes)) if !bytes.is_empty() => {
                 // What the program does not take any more is left out.
                 if let Some(stdin) = &self.stdin
-                    && stdin.send(bytes).await.is_err()
+                    && !matches!(patience::wait(stdin.send(bytes), None, &self.ask).await, Some(Ok(())))
                 {
                     self.stdin = None;
                 }

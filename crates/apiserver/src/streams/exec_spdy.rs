@@ -50,7 +50,7 @@ pub(super) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let idle = Idle::new();
-    let mut connection = Connection::new(io, idle.clone());
+    let mut connection = Connection::new(io, idle.clone(), None);
     let opened = tokio::time::timeout(OPENING, open(&mut connection, version, options)).await;
     let Ok(Some(streams)) = opened else {
         tracing::debug!("a client did not open the streams of its session");

@@ -4,7 +4,7 @@
 use super::channels::{Protocol, Said};
 use super::forward_spdy::Connect;
 use super::idle::{self, Idle};
-use super::websocket;
+use super::{patience, websocket};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::SplitStream;
@@ -42,11 +42,14 @@ pub(super) async fn serve<S>(
             let _ = queue.send(protocol.encode(channel, &port.to_le_bytes())).await;
         }
         let channels = Channels { protocol, number, queue: queue.clone() };
-        connections.spawn(forward(port, channels, said, connect.clone()));
-        inputs.push(Some(input));
+        let given_up = gone.child_token();
+        let forward = forward(port, channels, said, connect.clone());
+        connections.spawn(given_up.clone().run_until_cancelled_owned(forward));
+        inputs.push(Some(Input { said: input, given_up }));
     }
+    let ears = Ears { protocol, inputs, ask: Box::new(websocket::asking(&queue)) };
     drop(queue);
-    let reader = tokio::spawn(listen(protocol, inputs, stream, idle.clone(), gone.clone()));
+    let reader = tokio::spawn(ears.listen(stream, idle.clone(), gone.clone()));
     tokio::select! {
         () = async { while connections.join_next().await.is_some() {} } => {}
         () = gone.cancelled() => {}
@@ -102,35 +105,55 @@ async fn forward(port: u16, channels: Channels, mut said: mpsc::Receiver<Bytes>,
     }
 }
 
-async fn listen<S>(
+/// Where goes what the client says to a port.
+struct Input {
+    said: mpsc::Sender<Bytes>,
+    given_up: CancellationToken,
+}
+
+/// Where goes what the client says.
+struct Ears {
     protocol: Protocol,
-    mut inputs: Vec<Option<mpsc::Sender<Bytes>>>,
-    mut stream: SplitStream<WebSocketStream<S>>,
-    idle: Idle,
-    gone: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    while let Some(message) = websocket::read(&mut stream, &idle).await {
-        let (channel, bytes) = match protocol.decode(message) {
-            Ok(Some(Said::Bytes(channel, bytes))) => (channel, Some(bytes)),
-            Ok(Some(Said::End(channel))) => (channel, None),
-            Ok(None) => continue,
-            Err(error) => {
-                tracing::debug!(%error, "a port-forward is given up");
-                break;
+    /// None once a port is told nothing more.
+    inputs: Vec<Option<Input>>,
+    /// Asks whether the client is still there.
+    ask: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Ears {
+    async fn listen<S>(
+        mut self,
+        mut stream: SplitStream<WebSocketStream<S>>,
+        idle: Idle,
+        gone: CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        while let Some(message) = websocket::read(&mut stream, &idle).await {
+            match self.protocol.decode(message) {
+                Ok(Some(Said::Bytes(channel, bytes))) => self.hear(channel, Some(bytes)).await,
+                Ok(Some(Said::End(channel))) => self.hear(channel, None).await,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a port-forward is given up");
+                    break;
+                }
             }
-        };
-        // Nothing is said on the channels for what went wrong.
-        let input = if channel % 2 == 0 { inputs.get_mut(usize::from(channel / 2)) } else { None };
-        let Some(input) = input else { continue };
-        let taken = match (bytes, &*input) {
-            (Some(bytes), Some(open)) => open.send(bytes).await.is_ok(),
-            _ => false,
-        };
-        if !taken {
-            *input = None;
         }
+        gone.cancel();
     }
-    gone.cancel();
+
+    async fn hear(&mut self, channel: u8, bytes: Option<Bytes>) {
+        // Nothing is said on the channels for what went wrong.
+        let input = if channel % 2 == 0 { self.inputs.get_mut(usize::from(channel / 2)) } else { None };
+        let Some(input) = input else { return };
+        let (Some(open), Some(bytes)) = (&*input, bytes) else { return *input = None };
+        match patience::wait(open.said.send(bytes), Some(patience::LIMIT), &self.ask).await {
+            Some(Ok(())) => return,
+            Some(Err(_)) => {}
+            // The other ports wait for it.
+            None => open.given_up.cancel(),
+        }
+        *input = None;
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::idle::{self, Idle};
 use super::options;
+use super::patience;
 use super::spdy::{Connection as Spdy, Stream};
 use super::{Connection, StreamError};
 use bytes::Bytes;
@@ -36,7 +37,7 @@ where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let idle = Idle::new();
-    let mut spdy = Spdy::new(io, idle.clone());
+    let mut spdy = Spdy::new(io, idle.clone(), Some(patience::LIMIT));
     let mut halves: HashMap<String, Half> = HashMap::new();
     let mut connections = JoinSet::new();
     loop {
@@ -164,10 +165,18 @@ mod tests {
     use rstest::rstest;
     use tokio::io::duplex;
 
-    /// A pod that repeats what it hears on port 7, and has no other port.
+    /// A pod that repeats what it hears on port 7, hears nothing on port 9, and has no other port.
     fn connect() -> Connect {
         Arc::new(|port| {
             Box::pin(async move {
+                if port == 9 {
+                    let (near, far) = duplex(64);
+                    tokio::spawn(async move {
+                        let _far = far;
+                        std::future::pending::<()>().await
+                    });
+                    return Ok(Box::new(near) as Box<dyn Connection>);
+                }
                 if port != 7 {
                     return Err(StreamError("refused".into()));
                 }
@@ -227,6 +236,33 @@ mod tests {
         client.say(data, b"x", true).await;
         assert!(client.until(|c| c.ended(data)).await);
         assert_eq!(client.text(data), "x");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_pod_takes_nothing_is_given_up_for_the_sake_of_the_others() {
+        let mut client = client();
+        let (_, stuck) = pair(&mut client, "9", "0").await;
+        let began = Instant::now();
+        client.say(stuck, &vec![0; 4 << 20], false).await;
+        let (_, data) = pair(&mut client, "7", "1").await;
+        client.say(data, b"x", true).await;
+        assert!(client.until(|c| c.ended(data)).await);
+        assert_eq!((client.text(data).as_str(), client.refused.clone()), ("x", vec![stuck]));
+        assert_eq!(began.elapsed().as_secs(), patience::LIMIT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_gone_is_noticed_while_a_pod_takes_nothing() {
+        let (near, far) = duplex(4096);
+        let served = tokio::spawn(serve(far, connect(), CancellationToken::new()));
+        let mut client = Client::new(near);
+        let (_, stuck) = pair(&mut client, "9", "0").await;
+        let began = Instant::now();
+        let bytes = vec![0; 4 << 20];
+        tokio::time::timeout(Duration::from_millis(500), client.say(stuck, &bytes, false)).await.unwrap_err();
+        drop(client);
+        served.await.unwrap();
+        assert!(began.elapsed() < patience::LIMIT, "{:?}", began.elapsed());
     }
 
     #[rstest]

@@ -85,9 +85,24 @@ impl Program {
         Ok(Self { container, command, options: options::streams(&context.query)? })
     }
 
+    /// Fails when the container does not run, in the words of upstream's kubelet.
+    async fn find(&self, source: &dyn StreamSource, pod: &Pod) -> Result<(), StreamError> {
+        let container = &self.container;
+        if source.runs(pod, container).await? {
+            return Ok(());
+        }
+        let meta = &pod.metadata;
+        let (name, namespace) = (meta.name.as_deref(), meta.namespace.as_deref());
+        let full_name = format!("{}_{}", name.unwrap_or_default(), namespace.unwrap_or_default());
+        Err(StreamError(match self.command {
+            Some(_) => format!("container not found ({container:?})"),
+            None => format!("container {container} not found in pod {full_name}"),
+        }))
+    }
+
     async fn begin(&self, source: Arc<dyn StreamSource>, pod: Arc<Pod>) -> Result<Session, Verdict> {
         // Clients of WebSocket are told within the stream, as by upstream's server.
-        let found = source.find_container(&pod, &self.container).await;
+        let found = self.find(source.as_ref(), &pod).await;
         found.map_err(|error| Verdict::internal(&format!("unable to upgrade connection: {error}")))?;
         match &self.command {
             Some(command) => {
@@ -124,7 +139,7 @@ impl Wanted {
             return Ok(agreed.response);
         }
         // Clients of SPDY are told before the stream begins.
-        if let Err(error) = source.find_container(&pod, &program.container).await {
+        if let Err(error) = program.find(source.as_ref(), &pod).await {
             return Ok(plain(&error));
         }
         let agreed = match asked.agree(&exec_spdy::PROTOCOLS.map(|(name, _)| name)) {

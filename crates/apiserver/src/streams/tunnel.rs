@@ -1,12 +1,13 @@
 //! Bytes within the messages of a WebSocket (KEP-4006: `SPDY/3.1+portforward.k8s.io`).
 
 use super::idle::Idle;
-use super::websocket;
+use super::{patience, websocket};
 use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes on their way in each direction.
 const BUFFER: usize = 64 * 1024;
@@ -21,12 +22,18 @@ where
     let (sink, mut stream) = socket.split();
     let (queue, queued) = mpsc::channel(4);
     let heard = idle.clone();
-    tokio::spawn(websocket::write(sink, queued, idle));
+    let (gone, ask) = (CancellationToken::new(), websocket::asking(&queue));
+    let lost = gone.clone();
+    tokio::spawn(async move {
+        if !websocket::write(sink, queued, idle).await {
+            lost.cancel();
+        }
+    });
     let receive = async move {
         while let Some(message) = websocket::read(&mut stream, &heard).await {
             // Only binary messages carry anything.
             if let Message::Binary(bytes) = message
-                && writing.write_all(&bytes).await.is_err()
+                && !matches!(patience::wait(writing.write_all(&bytes), None, &ask).await, Some(Ok(())))
             {
                 // Nobody listens inside; the client may still have to read what it was sent.
                 websocket::farewell(async { while websocket::read(&mut stream, &heard).await.is_some() {} })
@@ -43,7 +50,12 @@ where
             && queue.send(Message::binary(buffer[..length].to_vec())).await.is_ok()
         {}
     };
-    tokio::spawn(async move { tokio::join!(receive, send) });
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = async { tokio::join!(receive, send) } => {}
+            () = gone.cancelled() => {}
+        }
+    });
     outer
 }
 
@@ -51,6 +63,8 @@ where
 mod tests {
     use super::*;
     use futures::SinkExt;
+    use std::time::Duration;
+    use tokio::time::Instant;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     #[tokio::test]
@@ -68,6 +82,21 @@ mod tests {
         assert_eq!(client.next().await.unwrap().unwrap().into_data(), "world");
         drop(inside);
         assert!(matches!(client.next().await, Some(Ok(Message::Close(Some(_))))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stream_ends_with_its_client_also_while_nobody_reads_it() {
+        let (near, far) = duplex(1024);
+        let mut client = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let mut inside = tunnel(websocket::over(far).await, Idle::new());
+        let began = Instant::now();
+        let talk = async { while client.send(Message::binary(vec![0; 512])).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_millis(500), talk).await.unwrap_err();
+        drop(client);
+        while inside.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

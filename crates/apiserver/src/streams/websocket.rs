@@ -35,38 +35,48 @@ pub(super) async fn over<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketS
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// Sends what is queued, several messages at once if they wait; at the end says goodbye. Ends before when the client is
-/// gone.
+/// Sends what is queued, several messages at once if they wait; at the end says goodbye. Ends before, with false, when
+/// the client is gone.
 pub(super) async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queue: mpsc::Receiver<Message>,
     idle: Idle,
-) {
+) -> bool {
     loop {
         match tokio::time::timeout(ASKING, queue.recv()).await {
             Ok(None) => break,
             Err(_) => {
                 if sink.send(Message::Ping(Bytes::new())).await.is_err() {
-                    return;
+                    return false;
                 }
                 continue;
             }
             Ok(mut next) => {
                 while let Some(message) = next {
                     if sink.feed(message).await.is_err() {
-                        return;
+                        return false;
                     }
                     next = queue.try_recv().ok();
                 }
             }
         }
         if sink.flush().await.is_err() {
-            return;
+            return false;
         }
         idle.touch();
     }
     let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    let _ = sink.send(Message::Close(Some(goodbye))).await;
+    sink.send(Message::Close(Some(goodbye))).await.is_ok()
+}
+
+/// Asks whether the client is still there, while nothing is read from it. Holds the conversation open no longer than
+/// others do.
+pub(super) fn asking(queue: &mpsc::Sender<Message>) -> impl Fn() + use<> {
+    let queue = queue.downgrade();
+    move || {
+        let ping = Message::Ping(Bytes::new());
+        drop(queue.upgrade().map(|queue| queue.try_send(ping)));
+    }
 }
 
 /// The next message that says something; None when the client is gone.

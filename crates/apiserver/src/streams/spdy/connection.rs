@@ -3,6 +3,7 @@
 use super::frame::{Decoder, Encoder, Frame, FrameError, Reason, data_head, go_away, ping, reset};
 use super::headers::Headers;
 use crate::streams::idle::{ASKING, Idle};
+use crate::streams::patience;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -18,8 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 const MOST_STREAMS: usize = 2000;
 /// Bytes read at once, and most bytes in one data frame that is written.
 const PIECE: usize = 16 * 1024;
-/// Pieces of one stream that wait to be taken; then the whole connection waits.
-const WAITING: usize = 4;
+/// Pieces of one stream that wait to be taken, a mebibyte; then the whole connection waits, for a while.
+const WAITING: usize = 64;
 /// How long the other side may take to hang up once all is said.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -120,16 +121,24 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Begins to read and write. To be called within a tokio runtime.
-    pub(crate) fn new<S: AsyncRead + AsyncWrite + Send + 'static>(io: S, idle: Idle) -> Self {
+    /// Begins to read and write. A stream on which nothing is taken for longer than `limit` is given up; None: it may
+    /// keep the others waiting. To be called within a tokio runtime.
+    pub(crate) fn new<S>(io: S, idle: Idle, limit: Option<Duration>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         let (reading, writing) = tokio::io::split(io);
         let (opened, streams) = mpsc::channel(16);
         let (queue, queued) = mpsc::channel(16);
         let gone = CancellationToken::new();
-        let reader = Reader { opened, queue: queue.clone(), open: Shared::default(), latest: 0 };
+        let reader = Reader { opened, queue: queue.clone(), open: Shared::default(), latest: 0, limit };
         let (over, heard) = (gone.clone(), idle.clone());
         let reader = tokio::spawn(async move {
-            reader.run(reading, heard).await;
+            tokio::select! {
+                () = reader.run(reading, heard) => {}
+                // Nothing can be said to the client any more.
+                () = over.cancelled() => {}
+            }
             over.cancel();
         });
         let over = gone.clone();
@@ -178,6 +187,8 @@ struct Reader {
     queue: mpsc::Sender<Said>,
     open: Shared,
     latest: u32,
+    /// How long a stream may take nothing.
+    limit: Option<Duration>,
 }
 
 impl Reader {
@@ -247,11 +258,24 @@ impl Reader {
         if let Some(input) = input
             && !bytes.is_empty()
         {
-            let _ = input.send(bytes).await;
+            let queue = &self.queue;
+            let ask = || drop(queue.try_send(Said::Ping(0)));
+            if patience::wait(input.send(bytes), self.limit, ask).await.is_none() {
+                return self.give_up(id).await;
+            }
         }
         if last && let Some(stream) = self.open.lock().get_mut(&id) {
             stream.input = None;
         }
+    }
+
+    /// Gives up a stream nobody takes anything from.
+    async fn give_up(&mut self, id: u32) {
+        tracing::debug!(id, "a stream is reset: nobody takes what is said on it");
+        if let Some(stream) = self.open.lock().remove(&id) {
+            stream.given_up.cancel();
+        }
+        let _ = self.queue.send(Said::Reset(id, Reason::Cancelled)).await;
     }
 }
 

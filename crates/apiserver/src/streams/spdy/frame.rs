@@ -226,6 +226,8 @@ pub(crate) enum Reason {
     Protocol = 1,
     /// There are too many, or it is not wanted.
     Refused = 3,
+    /// It is not served any longer.
+    Cancelled = 5,
 }
 
 fn control(kind: u16, flags: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -14,6 +14,12 @@ pub(crate) fn size() -> Option<(u16, u16)> {
     Some((size.ws_col, size.ws_row))
 }
 
+/// The same of the terminal on standard output.
+pub(crate) fn size_of_output() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(std::io::stdout()).ok()?;
+    Some((size.ws_col, size.ws_row)).filter(|(columns, rows)| *columns > 0 && *rows > 0)
+}
+
 /// A terminal in raw mode: keys go to the remote program unread. Dropping it puts back what was before.
 pub(crate) struct Raw {
     before: Termios,

@@ -400,7 +400,7 @@ async fn follow(context: &Context, info: &Info, revision: i64) -> Outcome {
 }
 
 /// Says which pods hold a failed rollout up, unless this is to be kubectl.
-async fn explained(context: &Context, object: &Value, error: Failure) -> Failure {
+pub(super) async fn explained(context: &Context, object: &Value, error: Failure) -> Failure {
     if context.name == "kubectl" {
         return error;
     }

@@ -73,13 +73,16 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         let picture = picture(context, &object).await?;
         if picture != before {
             if screen {
-                out(&format!("\x1b[H\x1b[2J{picture}"))
+                out(&painted(&picture, crate::terminal::size_of_output(), before.is_empty()))
             } else {
                 out(&format!("{}\n", line(&object)))
             }
             before = picture;
         }
-        let (said, done) = super::rollout::progress(&object, 0)?;
+        let (said, done) = match super::rollout::progress(&object, 0) {
+            Ok(progress) => progress,
+            Err(error) => return Err(super::rollout::explained(context, &object, error).await),
+        };
         if done {
             out(&said);
             return Ok(());
@@ -98,6 +101,48 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         }
     }
 }
+
+/// A picture for a terminal of so many columns and rows: over the one before, line by line, so that nothing flickers,
+/// and never longer than the screen, which would scroll. No state of the terminal is changed that would have to be
+/// put back.
+fn painted(picture: &str, size: Option<(u16, u16)>, first: bool) -> String {
+    let (columns, rows) = size.map_or((80, 24), |(c, r)| (usize::from(c).max(20), usize::from(r).max(5)));
+    let lines: Vec<&str> = picture.trim_end().lines().collect();
+    // One line is left for the cursor.
+    let room = rows - 1;
+    let mut shown: Vec<String> = lines.iter().take(room).map(|line| cut(line, columns)).collect();
+    if lines.len() > room {
+        shown[room - 1] = cut(&format!("… {} more lines", lines.len() - room + 1), columns);
+    }
+    let start = if first { "\x1b[2J\x1b[H" } else { "\x1b[H" };
+    let body: String = shown.iter().map(|line| format!("{line}\x1b[K\n")).collect();
+    format!("{start}{body}\x1b[J")
+}
+
+fn cut(line: &str, columns: usize) -> String {
+    if line.chars().count() <= columns {
+        return line.to_owned();
+    }
+    line.chars().take(columns - 1).chain(['…']).collect()
+}
+
+/// The last things that happened to a deployment, the newest last.
+async fn events(context: &Context, object: &Value) -> Outcome<Vec<String>> {
+    let path = format!("/api/v1/namespaces/{}/events", object::namespace(object));
+    let fields = format!("involvedObject.kind=Deployment,involvedObject.name={}", object::name(object));
+    let found = context.client().await?.get(&path, &[("fieldSelector", fields.as_str())]).await?;
+    let when = |event: &Value| {
+        let last = text(event, "/lastTimestamp");
+        if last.is_empty() { text(event, "/eventTime").to_owned() } else { last.to_owned() }
+    };
+    let mut events: Vec<&Value> = list(&found, "/items").iter().collect();
+    events.sort_by_key(|event| when(event));
+    let last = events.iter().rev().take(EVENTS).rev();
+    Ok(last.map(|event| format!("{:>5}  {}", age(&when(event)), text(event, "/message"))).collect())
+}
+
+/// How many events are shown.
+const EVENTS: usize = 5;
 
 /// The state in one line, for pipes.
 fn line(object: &Value) -> String {
@@ -152,5 +197,31 @@ async fn picture(context: &Context, object: &Value) -> Outcome<String> {
     for c in list(object, "/status/conditions") {
         text_.push_str(&format!("{} {} {}\n", text(c, "/type"), text(c, "/status"), text(c, "/reason")));
     }
+    // Whoever may not read events sees the rest all the same.
+    let events = events(context, object).await.unwrap_or_default();
+    if !events.is_empty() {
+        text_.push_str(&format!("\n{}\n", events.join("\n")));
+    }
     Ok(text_)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_never_leaves_the_screen() {
+        let picture: String = (0..50).map(|n| format!("{n} {}\n", "x".repeat(200))).collect();
+        let shown = painted(&picture, Some((40, 10)), false);
+        let lines: Vec<&str> =
+            shown.trim_start_matches("\x1b[H").trim_end_matches("\x1b[J").lines().collect();
+        assert_eq!(lines.len(), 9);
+        assert!(lines.iter().all(|line| line.trim_end_matches("\x1b[K").chars().count() <= 40));
+        assert!(lines[8].starts_with("… 42 more lines"), "{}", lines[8]);
+    }
+
+    #[test]
+    fn a_small_picture_is_shown_whole() {
+        assert_eq!(painted("a\nb\n", Some((40, 10)), true), "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
 }

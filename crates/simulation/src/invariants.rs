@@ -142,7 +142,9 @@ impl Judge {
         if let (Some(old), None) = (old, new)
             && is_ours
         {
-            let has_pods = pods_of(ground, old).any(pod::is_active);
+            // What is to have no pods may have adopted one that is to go as well.
+            let is_to_have = old.spec.as_ref().and_then(|spec| spec.replicas) != Some(0);
+            let has_pods = is_to_have && pods_of(ground, old).any(pod::is_active);
             let is_gone = old.metadata.deletion_timestamp.is_some();
             if has_pods && !is_gone {
                 let name = old.metadata.name.clone().unwrap_or_default();

@@ -68,7 +68,9 @@ pub fn plan<O: Replicated>(snapshot: &Snapshot<O>, now: Timestamp) -> Plan {
     let owner = &*snapshot.owner;
     let claims = claim(owner, &owner.matcher(), snapshot.pods.iter().cloned(), |_| true);
     let mut plan = Plan { steps: claims.steps, ..Plan::default() };
-    if owner.metadata().deletion_timestamp.is_none() {
+    // What is adopted has another version then; whether it is one too many is decided once that is seen.
+    let adopts = plan.steps.iter().any(|step| step.guard.is_some());
+    if owner.metadata().deletion_timestamp.is_none() && !adopts {
         plan.steps.extend(manage(snapshot, &claims.owned, now));
     }
     let counts = status::count(&claims.owned, owner.template(), owner.min_ready_seconds(), now);
@@ -293,6 +295,19 @@ mod tests {
             "spec": {"containers": [{"name": "nodejs", "image": "luksa/kubia:v1"}]},
         });
         assert_eq!(serde_json::to_value(pod).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_adopted_is_counted_at_once_and_deleted_only_when_its_new_version_is_seen() {
+        let mut snapshot = snapshot(1, 2, json!(null));
+        Arc::make_mut(&mut snapshot.pods[1]).metadata.owner_references = None;
+        let verbs = |plan: &Plan| plan.writes().map(|write| write.verb.name()).collect::<Vec<_>>();
+        let adopting = plan(&snapshot, now());
+        assert_eq!(verbs(&adopting), ["patch", "update status"]);
+        let set = adopting.writes().find_map(|write| write.object::<ReplicaSet>()).unwrap();
+        assert_eq!(set.status.as_ref().unwrap().replicas, 2);
+        let snapshot = Snapshot { pods: pods(2), ..snapshot };
+        assert_eq!(verbs(&plan(&snapshot, now())), ["delete", "update status"]);
     }
 
     #[test]

@@ -128,9 +128,31 @@ async fn kubectl_asks_as_somebody_else() {
 }
 
 #[tokio::test]
+async fn a_pod_waits_for_the_default_account_of_its_namespace_but_not_for_ever() {
+    let server = Server::start().await;
+    let namespace = json!({"metadata": {"name": "fresh"}});
+    assert_eq!(server.json("POST", "/api/v1/namespaces", &namespace).await.0, 201);
+    let pods = "/api/v1/namespaces/fresh/pods";
+    let (code, status) = server.json("POST", pods, &pod("p")).await;
+    let expected = "pods \"p\" is forbidden: error looking up service account fresh/default: serviceaccount \
+                    \"default\" not found";
+    assert_eq!((code, &status["message"]), (403, &json!(expected)));
+    let asked = pod("p");
+    let mut creating = std::pin::pin!(server.json("POST", pods, &asked));
+    assert!(futures::poll!(&mut creating).is_pending());
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = "/api/v1/namespaces/fresh/serviceaccounts";
+    assert_eq!(server.json("POST", accounts, &account).await.0, 201);
+    assert_eq!(creating.await.0, 201);
+}
+
+#[tokio::test]
 async fn a_debugger_is_added_to_the_pod_that_is_meant_and_owned_by_who_added_it() {
     let server = Server::start().await;
-    assert_eq!(server.json("POST", PODS, &pod("p")).await.0, 201);
+    let applied = [("content-type", "application/apply-patch+yaml")];
+    let (code, _, text) =
+        server.request("PATCH", &format!("{PODS}/p?fieldManager=me"), &applied, pod("p").to_string()).await;
+    assert_eq!(code, 201, "{text}");
     let (_, mut given) = server.json("GET", &format!("{PODS}/p"), &Value::Null).await;
     given["spec"]["ephemeralContainers"] = json!([{"name": "debugger", "image": "busybox"}]);
     let path = format!("{PODS}/p/ephemeralcontainers");
@@ -139,6 +161,10 @@ async fn a_debugger_is_added_to_the_pod_that_is_meant_and_owned_by_who_added_it(
     let (code, status) = server.json("PUT", &path, &other).await;
     let message = status["message"].as_str().unwrap_or_default();
     assert_eq!((code, message.contains("Precondition failed: UID in precondition")), (409, true), "{status}");
-    let (code, changed) = server.json("PUT", &path, &given).await;
+    let (code, changed) = server.json("PUT", &format!("{path}?fieldManager=debug"), &given).await;
     assert_eq!(code, 200, "{changed}");
+    let entries = changed["metadata"]["managedFields"].as_array().unwrap();
+    let added = entries.iter().find(|entry| entry["manager"] == "debug").unwrap();
+    assert_eq!(added["subresource"], "ephemeralcontainers");
+    assert!(added["fieldsV1"]["f:spec"]["f:ephemeralContainers"].is_object(), "{added}");
 }

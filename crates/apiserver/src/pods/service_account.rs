@@ -9,9 +9,14 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ServiceAccount, Volume
 use rand::Rng;
 use sagong_api::meta;
 use serde_json::json;
+use std::time::Duration;
 
 /// The account of pods that name none; each namespace has one, a moment after it was made.
 const DEFAULT: &str = "default";
+/// How often a default account that is not there yet is looked for, and from attempt to attempt: a second in all, as
+/// upstream waits at least.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 /// Where clients in pods look.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How the name of the volume begins.
@@ -24,7 +29,7 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Completes a new pod.
 ///
 /// # Errors
-/// Forbidden if the account that is named does not exist.
+/// Forbidden if the account does not exist.
 pub(crate) async fn admit(core: &Core, resource: &Resource, pod: &mut Pod) -> Outcome<()> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -37,16 +42,29 @@ pub(crate) async fn admit(core: &Core, resource: &Resource, pod: &mut Pod) -> Ou
         spec.service_account = Some(DEFAULT.into());
     }
     let account = spec.service_account_name.clone().unwrap_or_default();
-    let found = find(core, &namespace, &account).await?;
-    if found.is_none() && account != DEFAULT {
+    let Some(found) = await_account(core, &namespace, &account).await? else {
         let detail = format!(
             "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
         );
         return Err(resource.forbidden(&name, detail).into());
-    }
+    };
     let suffix = || meta::generate_name(VOLUME, |below| rand::rng().random_range(0..below));
-    complete(spec, &found.unwrap_or_default(), suffix);
+    complete(spec, &found, suffix);
     Ok(())
+}
+
+/// The account. The default one of a new namespace is waited for: its controller makes it in a moment.
+async fn await_account(core: &Core, namespace: &str, name: &str) -> Outcome<Option<ServiceAccount>> {
+    let attempts = if name == DEFAULT { ATTEMPTS } else { 1 };
+    for attempt in 0..attempts {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if let Some(found) = find(core, namespace, name).await? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 async fn find(core: &Core, namespace: &str, name: &str) -> Outcome<Option<ServiceAccount>> {

@@ -62,7 +62,12 @@ impl Server {
         tokio::spawn(async move { served.serve(vec![listener], tls, stop).await });
         std::fs::write(dir.path().join("kubeconfig"), pki.admin_kubeconfig(&format!("https://{address}")))
             .unwrap();
-        Self { api, pki, address, dir, shutdown }
+        let server = Self { api, pki, address, dir, shutdown };
+        // What the controllers do in each namespace; pods run as it.
+        let accounts = "/api/v1/namespaces/default/serviceaccounts";
+        let account = serde_json::json!({"metadata": {"name": "default"}});
+        assert_eq!(server.json("POST", accounts, &account).await.0, 201);
+        server
     }
 
     pub fn client(&self) -> kube::Client {

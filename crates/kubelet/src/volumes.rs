@@ -38,12 +38,7 @@ use sub_path::Part;
 /// # Errors
 /// The message of the `FailedMount` event.
 pub(crate) async fn make(shared: &Shared, pod: &Pod) -> Result<Option<Timestamp>, String> {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let blame = |volume: &Volume, error: String| {
-        format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
-    };
-    let owner = Owner::of(pod);
     let (objects, renew) = match fetch(shared, pod).await {
         Ok(fetched) => fetched,
         // Whichever needed it: that of a pod without such a volume cannot fail.
@@ -52,12 +47,40 @@ pub(crate) async fn make(shared: &Shared, pod: &Pod) -> Result<Option<Timestamp>
             return Err(first.map_or_else(|| error.clone(), |volume| blame(volume, error.clone())));
         }
     };
-    for volume in volumes() {
-        let path = path(&shared.config.pod_dir(uid), volume);
+    if volumes().next().is_some() {
+        let (pod_dir, pod) =
+            (shared.config.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default()), pod.clone());
+        blocking(move || set_up(&pod_dir, &pod, &objects)).await?;
+    }
+    Ok(renew)
+}
+
+fn blame(volume: &Volume, error: String) -> String {
+    format!("MountVolume.SetUp failed for volume \"{}\" : {error}", volume.name)
+}
+
+/// Does what may wait for a disk, or for a file system that does not answer, where nothing else waits for it.
+///
+/// # Errors
+/// What the work says.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Makes all volumes, from what was fetched for them.
+fn set_up(pod_dir: &Path, pod: &Pod, objects: &Objects) -> Result<(), String> {
+    let owner = Owner::of(pod);
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let path = path(pod_dir, volume);
         let made = if let Some(source) = &volume.empty_dir {
             empty_dir::make(source, &path, owner.group)
         } else if content::is_written(volume) {
-            content::of(volume, pod, &objects, owner)
+            content::of(volume, pod, objects, owner)
                 .and_then(|files| show(volume, &path, &files, owner.group))
         } else if let Some(source) = &volume.host_path {
             host_path::check(source)
@@ -68,7 +91,7 @@ pub(crate) async fn make(shared: &Shared, pod: &Pod) -> Result<Option<Timestamp>
         };
         made.map_err(|error| blame(volume, error))?;
     }
-    Ok(renew)
+    Ok(())
 }
 
 /// Writes files into a volume; secrets and whatever may hold some never touch a disk.
@@ -135,12 +158,7 @@ pub(crate) fn remove(pod_dir: &Path) -> Result<(), String> {
     sub_path::unmount_all(pod_dir)
         .map_err(|error| format!("unmounting parts of volumes in {}: {error}", pod_dir.display()))?;
     empty_dir::unmount_all(&pod_dir.join("volumes"));
-    match std::fs::remove_dir_all(pod_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(format!("removing {}: {error}", pod_dir.display()))
-        }
-        _ => Ok(()),
-    }
+    sagong_image::remove_tree(pod_dir).map_err(|error| format!("removing {}: {error}", pod_dir.display()))
 }
 
 /// Where a volume is on the node.

@@ -71,7 +71,7 @@ impl Context {
             self.sandbox_id.as_deref().ok_or_else(|| create_error("pod has no sandbox".into()))?;
         let sources = self.sources(spec).await.map_err(config_error)?;
         let env = environment::resolve(&self.pod, spec, &sources).map_err(config_error)?;
-        let mounts = self.mounts(spec, attempt, &env).map_err(config_error)?;
+        let mounts = self.mounts(spec, attempt, &env).await.map_err(config_error)?;
         let key = mount_key(self.name().2, &spec.name, attempt);
         let root = self
             .shared
@@ -144,7 +144,7 @@ impl Context {
     }
 
     /// Volumes, the files in `/etc` and the termination message file, unless volumes are mounted there.
-    fn mounts(
+    async fn mounts(
         &self,
         spec: &ContainerSpec,
         attempt: u32,
@@ -157,7 +157,9 @@ impl Context {
         let message = message_file(&dir, &spec.name, attempt);
         write_empty(&message)?;
         let values = env.iter().cloned().collect();
-        let mut mounts = volumes::mounts(&dir, &self.pod, spec, &values)?;
+        let (of_pod, pod, of_container) = (dir.clone(), self.pod.clone(), spec.clone());
+        let mounts = move || volumes::mounts(&of_pod, &pod, &of_container, &values);
+        let mut mounts = volumes::blocking(mounts).await?;
         let message_path = spec.termination_message_path.clone();
         let message_path =
             message_path.filter(|path| !path.is_empty()).unwrap_or("/dev/termination-log".into());

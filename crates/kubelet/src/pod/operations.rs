@@ -339,9 +339,13 @@ pub(crate) async fn clean(
     for key in mounted.iter().filter(|key| key.starts_with(&prefix)) {
         shared.images.unmount(key).await.map_err(|error| error.to_string())?;
     }
-    sagong_image::remove_tree(log_dir).map_err(|error| format!("removing {}: {error}", log_dir.display()))?;
     volumes::forget(shared, uid);
-    volumes::remove(&shared.config.pod_dir(uid))
+    let (logs, pod_dir) = (log_dir.to_owned(), shared.config.pod_dir(uid));
+    volumes::blocking(move || {
+        sagong_image::remove_tree(&logs).map_err(|error| format!("removing {}: {error}", logs.display()))?;
+        volumes::remove(&pod_dir)
+    })
+    .await
 }
 
 /// Where a run of a container leaves its last words.

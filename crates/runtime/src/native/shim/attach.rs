@@ -56,6 +56,8 @@ pub(crate) struct Sessions {
     /// Input the container has not taken yet.
     waiting: Vec<u8>,
     ended: bool,
+    /// Nothing waits for sessions any more.
+    hurried: bool,
     sessions: Vec<Session>,
 }
 
@@ -81,7 +83,8 @@ impl Sessions {
         once: bool,
     ) -> Self {
         let listener = listener.filter(|listener| listener.set_nonblocking(true).is_ok());
-        Self { listener, input, terminal, once, waiting: Vec::new(), ended: false, sessions: Vec::new() }
+        let (ended, hurried) = (false, false);
+        Self { listener, input, terminal, once, waiting: Vec::new(), ended, hurried, sessions: Vec::new() }
     }
 
     /// Descriptors to wait for: whether for reading, whether for writing.
@@ -118,6 +121,11 @@ impl Sessions {
             if session.wants.is_none_or(|wants| wants & wanted == 0) || session.ending {
                 continue;
             }
+            if self.hurried && session.unsent.len() > MOST_OUTPUT {
+                // Better an end than a gap.
+                session.ending = true;
+                continue;
+            }
             if session.unsent.is_empty() {
                 session.moved = Instant::now();
             }
@@ -130,8 +138,16 @@ impl Sessions {
         self.flush();
     }
 
+    /// The container has ended: sessions that do not keep up get no more, and nothing waits for them.
+    pub(crate) fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
     /// Whether the container has to wait, and until when at most.
     pub(crate) fn congested(&self) -> Option<Instant> {
+        if self.hurried {
+            return None;
+        }
         let full = self.sessions.iter().filter(|session| session.unsent.len() > MOST_OUTPUT);
         full.map(|session| session.moved + PATIENCE).min()
     }

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How long sessions may take for the last of the output once the container has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often a stream is read before the others have their turn: more than pipes and terminals hold, and not for ever
+/// if others than the container's own program write on.
+const TURN: u32 = 256;
 
 /// A container that runs. What it holds open has to be passed on when another program takes over.
 pub(crate) struct Kept {
@@ -124,6 +127,8 @@ impl Kept {
         let status = reap(self.pid);
         let finished = now();
         let deadline = Instant::now() + LAST_WORDS;
+        // The log gets all of it, whoever takes nothing.
+        sessions.hurry();
         copy(&mut outputs, &mut buffer, &mut log, &mut sessions);
         while !sessions.is_drained() && Instant::now() < deadline {
             wait(None, &outputs, &sessions, Some(deadline));
@@ -175,10 +180,13 @@ struct Written {
     number: u8,
 }
 
-/// Copies all there is to read, unless a session has to take what it has first; streams that ended are dropped.
+/// Copies what there is to read, unless a session has to take what it has first; streams that ended are dropped.
 fn copy(outputs: &mut Vec<Written>, buffer: &mut [u8], log: &mut Option<Log>, sessions: &mut Sessions) {
     outputs.retain_mut(|output| {
-        while sessions.congested().is_none() {
+        for _ in 0..TURN {
+            if sessions.congested().is_some() {
+                break;
+            }
             match output.file.read(buffer) {
                 Ok(length) if length > 0 => {
                     if let Some(log) = log {
@@ -271,6 +279,36 @@ fn set_nonblocking(descriptor: &OwnedFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_gets_the_last_lines_whoever_stalls() {
+        use super::super::attach::{SOCKET, WANTS_OUTPUT};
+        use std::io::Write;
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let directory = tempfile::tempdir().expect("directory");
+        let listener = UnixListener::bind(directory.path().join(SOCKET)).expect("listen");
+        let mut sessions = Sessions::new(Some(listener), None, None, false);
+        let mut stalled = UnixStream::connect(directory.path().join(SOCKET)).expect("connect");
+        stalled.write_all(&[WANTS_OUTPUT]).expect("first byte");
+        sessions.serve();
+        while sessions.congested().is_none() {
+            sessions.output(OUTPUT, &[0; 16 * 1024]);
+        }
+        let (reader, mut writer) = io::pipe().expect("pipe");
+        writer.write_all(b"goodbye\n").expect("write");
+        drop(writer);
+        let path = directory.path().join("0.log");
+        let mut log = Log::open(&path).ok();
+        let file = File::from(OwnedFd::from(reader));
+        let mut outputs = vec![Written { file, stream: Stream::new("stdout"), number: OUTPUT }];
+        copy(&mut outputs, &mut [0; 64], &mut log, &mut sessions);
+        assert_eq!(outputs.len(), 1, "it waits while the container runs");
+        sessions.hurry();
+        copy(&mut outputs, &mut [0; 64], &mut log, &mut sessions);
+        assert!(outputs.is_empty());
+        let text = fs::read_to_string(path).expect("log");
+        assert!(text.ends_with(" stdout F goodbye\n"), "{text}");
+    }
 
     #[test]
     fn kills_for_want_of_memory_are_read_from_both_versions() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const STEP: &str = "attaching to container";
@@ -57,7 +57,8 @@ async fn begin(stream: UnixStream, options: SessionOptions) -> io::Result<Sessio
     let (input, feed) = stream(stdin);
     let (output, take_output) = stream(stdout);
     let (errors, take_errors) = stream(stderr);
-    let (sizes, sized) = mpsc::unbounded_channel();
+    // Only the latest counts, however many come while the shim takes none.
+    let (sizes, sized) = watch::channel(TerminalSize::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let _ = send(writing, feed, sized).await;
@@ -67,7 +68,7 @@ async fn begin(stream: UnixStream, options: SessionOptions) -> io::Result<Sessio
     tasks.spawn(receive(reading, take_output, take_errors));
     let resize: Resize = Arc::new(move |size| {
         // Nobody changes the size of what has ended.
-        let _ = sizes.send(size);
+        sizes.send_replace(size);
     });
     let end = async move {
         tasks.join_next().await;
@@ -86,7 +87,7 @@ async fn begin(stream: UnixStream, options: SessionOptions) -> io::Result<Sessio
 async fn send(
     mut socket: OwnedWriteHalf,
     mut input: Option<DuplexStream>,
-    mut sizes: mpsc::UnboundedReceiver<TerminalSize>,
+    mut sizes: watch::Receiver<TerminalSize>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 8192];
     loop {
@@ -104,7 +105,8 @@ async fn send(
                 }
                 socket.write_all(&frame(INPUT, &buffer[..length])).await?;
             }
-            Some(TerminalSize { columns, rows }) = sizes.recv() => {
+            Ok(()) = sizes.changed() => {
+                let TerminalSize { columns, rows } = *sizes.borrow_and_update();
                 let [a, b] = rows.to_be_bytes();
                 let [c, d] = columns.to_be_bytes();
                 socket.write_all(&frame(SIZE, &[a, b, c, d])).await?;

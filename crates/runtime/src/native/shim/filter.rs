@@ -7,7 +7,7 @@
 use libcontainer::oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Instructions, as the kernel has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,10 @@ fn block(profile: &LinuxSeccomp, table: &Table, otherwise: u32) -> Result<Vec<In
             let rule = rules.entry(number).or_default();
             match given.args().as_deref().unwrap_or_default() {
                 [] => rule.always = rule.always.or(Some(value)),
-                arguments => rule.alternatives.push((arguments.to_vec(), value)),
+                arguments => {
+                    let alternatives = alternatives(arguments).into_iter();
+                    rule.alternatives.extend(alternatives.map(|arguments| (arguments, value)));
+                }
             }
         }
     }
@@ -143,6 +146,16 @@ fn block(profile: &LinuxSeccomp, table: &Table, otherwise: u32) -> Result<Vec<In
     }
     block.push(give(otherwise));
     Ok(block)
+}
+
+/// Arguments that all have to fit; but if an argument is there twice each is a rule of its own, as runc (for want of
+/// anything else in libseccomp) has it, and as profiles rely on.
+fn alternatives(arguments: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
+    let indices: BTreeSet<usize> = arguments.iter().map(LinuxSeccompArg::index).collect();
+    if indices.len() == arguments.len() {
+        return vec![arguments.to_vec()];
+    }
+    arguments.iter().map(|argument| vec![*argument]).collect()
 }
 
 /// Neighbours with the same answer, together.
@@ -371,6 +384,17 @@ mod tests {
             |first, second| run(&program, TABLES[0].audit, number("socket"), [first, second, 0, 0, 0, 0]);
         assert_eq!((say(1, 2), say(7, 9)), (ALLOW, ALLOW));
         assert_eq!((say(1, 3), say(2, 2)), (EPERM, EPERM));
+    }
+
+    #[test]
+    fn an_argument_named_twice_may_be_either() {
+        let is = |index: usize, value: u64| json!({"index": index, "value": value, "op": "SCMP_CMP_EQ"});
+        let args = json!([is(0, 1), is(0, 2), is(1, 7)]);
+        let program = compiled(json!([{"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": args}]));
+        let say =
+            |first, second| run(&program, TABLES[0].audit, number("socket"), [first, second, 0, 0, 0, 0]);
+        assert_eq!((say(1, 0), say(2, 0), say(3, 7)), (ALLOW, ALLOW, ALLOW));
+        assert_eq!(say(3, 0), EPERM);
     }
 
     #[test]

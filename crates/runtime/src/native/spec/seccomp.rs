@@ -61,6 +61,10 @@ const NAMESPACES: u64 = 0x7e02_0000;
 /// Families of sockets nobody gets: `AF_ALG`, the kernel's cryptography, and `AF_VSOCK`, by which a virtual machine
 /// talks to its host.
 const NO_SOCKETS: [u64; 2] = [38, 40];
+/// There are fewer families than this; a power of two.
+const FAMILIES: u64 = 64;
+/// The kernel looks at no more of an argument that is an `int`; what is above must not hide anything.
+const INT: u64 = 0xffff_ffff;
 /// Arguments of `personality` that change nothing that protects.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// `ENOSYS`: glibc falls back to `clone`, whose flags can be looked at.
@@ -141,8 +145,11 @@ fn default_profile(own: &Capabilities) -> Value {
     let rule = |names: Value, args: Value| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});
     let argument = |value: u64, op: &str| json!({"index": 0, "value": value, "op": op});
     let mut rules = vec![rule(json!(allowed), json!([]))];
-    let others = NO_SOCKETS.map(|family| argument(family, "SCMP_CMP_NE"));
-    rules.push(rule(json!(["socket"]), json!(others)));
+    for (first, count) in families(0, FAMILIES) {
+        let mask = INT & !(count - 1);
+        let family = json!({"index": 0, "value": mask, "valueTwo": first, "op": "SCMP_CMP_MASKED_EQ"});
+        rules.push(rule(json!(["socket"]), json!([family])));
+    }
     for allowed in PERSONALITIES {
         rules.push(rule(json!(["personality"]), json!([argument(allowed, "SCMP_CMP_EQ")])));
     }
@@ -152,6 +159,19 @@ fn default_profile(own: &Capabilities) -> Value {
         rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": NOT_THERE}));
     }
     json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": NOT_ALLOWED, "syscalls": rules})
+}
+
+/// The allowed families of sockets of a range, as few ranges that a mask describes: where each begins, and its length.
+fn families(first: u64, count: u64) -> Vec<(u64, u64)> {
+    let last = first + count - 1;
+    match NO_SOCKETS.iter().any(|family| (first..=last).contains(family)) {
+        false => vec![(first, count)],
+        true if count == 1 => Vec::new(),
+        true => {
+            let half = count / 2;
+            [families(first, half), families(first + half, half)].concat()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +198,15 @@ mod tests {
         }
         assert!(allows(&[Capability::SysAdmin], "mount") && allows(&[Capability::SysChroot], "chroot"));
         assert!(!allows(&[Capability::SysAdmin], "reboot"));
+    }
+
+    #[test]
+    fn all_families_of_sockets_but_two_are_allowed() {
+        let all: Vec<u64> =
+            families(0, FAMILIES).into_iter().flat_map(|(first, count)| first..first + count).collect();
+        let expected: Vec<u64> = (0..FAMILIES).filter(|family| ![38, 40].contains(family)).collect();
+        assert_eq!(all, expected);
+        assert!(families(0, FAMILIES).iter().all(|(first, count)| first % count == 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use sagong_tests::{Cluster, eventually, have, run, stdout};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The image of a small system: a shell and its tools.
 const TOOLS: &str = "tools:v1";
@@ -465,6 +465,29 @@ fn a_pod_whose_volume_grows_beyond_its_limit_is_evicted() {
     assert_eq!(status["message"], "Usage of EmptyDir volume \"dir\" exceeds the limit \"1Mi\". ");
 }
 
+/// What a container can see of the program that executes commands in it is read-only (CVE-2019-5736).
+fn cannot_write_to_the_shim(cluster: &Cluster) {
+    create(cluster, &pod("idle", "sleep 600"));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/idle", "--timeout=60s"]);
+    let mut exec = cluster.kubectl_command(&["exec", "-i", "idle", "--", "cat"]);
+    let mut exec = exec.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let data = cluster.data_dir().display().to_string();
+    let program = eventually("the shim of the command", || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let is_shim = |path: &PathBuf| {
+            let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(&data) && line.contains("shim exec")
+        };
+        std::fs::File::open({ processes }.find(is_shim)?.join("exe")).ok()
+    });
+    let flags = rustix::fs::fstatvfs(&program).unwrap().f_flag;
+    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
+    drop(exec.stdin.take());
+    exec.wait().unwrap();
+    cluster.kubectl(&["delete", "pod", "idle"]);
+}
+
 #[test]
 fn a_hostile_container_stays_in_its_box() {
     if !have("kubectl") || !have("busybox") {
@@ -511,6 +534,8 @@ fn a_hostile_container_stays_in_its_box() {
     let said = output(&cluster, &pod);
     assert!(said.contains("done\n") && !said.contains("ESCAPED"), "{said}");
     assert_eq!(stdout(&mut Command::new("hostname")), host);
+
+    cannot_write_to_the_shim(&cluster);
 
     // It forks without end, beside a pod that serves on.
     create(&cluster, &self::pod("bomb", "b() { b | b & }; while true; do b; sleep 0.01; done"));

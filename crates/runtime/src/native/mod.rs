@@ -13,6 +13,7 @@ mod exec;
 mod fit;
 mod holder;
 mod process;
+mod program;
 mod sandbox;
 mod sandboxes;
 mod session;
@@ -103,6 +104,14 @@ impl NativeRuntime {
         for directory in [layout.sandboxes(), layout.containers(), layout.run.join("ns")] {
             state::make_private(&directory)
                 .map_err(failed("making directory", &directory.display().to_string()))?;
+        }
+        let mut options = options;
+        match program::guard(&options.shim.program, &options.run) {
+            Ok(guarded) => options.shim.program = guarded,
+            // Containers still run; what they could do is only possible while no Sagong does.
+            Err(error) => {
+                tracing::warn!(%error, "the program of the shims is not guarded against containers")
+            }
         }
         layout.install_keeper().map_err(failed("writing", &layout.keeper().display().to_string()))?;
         let cgroups = Cgroups::detect().map_err(failed("reading", "/proc/self/mountinfo"))?;

@@ -19,7 +19,7 @@ async fn stopping_a_sandbox_ends_its_containers_and_removing_it_leaves_nothing()
     let sandboxes = bench.runtime.list_sandboxes().await.expect("list");
     assert!(!sandboxes[0].ready);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    assert!(!mounts.contains(&bench.options.run.display().to_string()));
+    assert!(!mounts.contains(&bench.options.run.join("ns").display().to_string()));
     bench.runtime.stop_sandbox(&container.sandbox_id).await.expect("stop again");
     bench.runtime.remove_sandbox(&container.sandbox_id).await.expect("remove");
     bench.runtime.remove_sandbox(&container.sandbox_id).await.expect("remove again");

@@ -131,7 +131,7 @@ async fn without_the_keeper_the_shim_stays_itself() {
     bench.logged("stdout F hello").await;
     let shim = parent(bench.pid(&container.id).await);
     let status = std::fs::read_to_string(format!("/proc/{shim}/status")).expect("status");
-    assert!(status.contains("Name:\tsagong-runtime-"), "{status}");
+    assert!(status.contains("Name:\tsagong-shim"), "{status}");
     bench.runtime.signal_container(&container.id, 9).await.expect("signal");
     let state = bench.ended(&container.id).await;
     assert!(matches!(state, ContainerState::Exited { exit_code: 137, signal: 9, .. }), "{state:?}");

@@ -3,21 +3,21 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+#[path = "streams/terminal.rs"]
+mod terminal;
+
 use futures::SinkExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, AttachedProcess, TerminalSize};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::termios::{Winsize, tcsetwinsize};
 use sagong_tests::{Cluster, PATIENCE, eventually, free_port, have, run, stdout};
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+use terminal::{Running, Terminal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const IMAGE: &str = "test/busybox:1";
@@ -149,79 +149,6 @@ fn pattern(length: usize) -> Vec<u8> {
 fn said(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// Stopped when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A program on a terminal of ours.
-struct Terminal {
-    child: Running,
-    ours: File,
-    read: String,
-}
-
-impl Terminal {
-    fn start(command: &Command, columns: u16, rows: u16) -> Self {
-        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
-        let path = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
-        let theirs =
-            || Stdio::from(OwnedFd::from(File::options().read(true).write(true).open(&path).unwrap()));
-        let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&ours, size).unwrap();
-        // It learns of another size only if the terminal is its own.
-        let mut own = Command::new("setsid");
-        own.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            own.env(name, value.unwrap_or_default());
-        }
-        let child = own.stdin(theirs()).stdout(theirs()).stderr(theirs()).spawn().unwrap();
-        Self { child: Running(child), ours: File::from(ours), read: String::new() }
-    }
-
-    fn resize(&self, columns: u16, rows: u16) {
-        tcsetwinsize(&self.ours, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 })
-            .unwrap();
-    }
-
-    fn write(&mut self, text: &str) {
-        self.ours.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Reads until some text was read since the last time.
-    fn until(&mut self, text: &str) {
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(at) = self.read.find(text) {
-                self.read.drain(..at + text.len());
-                return;
-            }
-            let timeout = rustix::time::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-            let mut readable = [PollFd::new(&self.ours, PollFlags::IN)];
-            let heard = poll(&mut readable, Some(&timeout)).unwrap();
-            assert_ne!(heard, 0, "still waiting for {text:?} after {:?}", self.read);
-            let length = self.ours.read(&mut buffer).unwrap_or(0);
-            assert_ne!(length, 0, "it ended; waiting for {text:?} after {:?}", self.read);
-            self.read.push_str(&String::from_utf8_lossy(&buffer[..length]));
-        }
-    }
-
-    /// Reads to the end and gives the exit code.
-    fn end(mut self) -> Option<i32> {
-        let mut rest = Vec::new();
-        let _ = self.ours.read_to_end(&mut rest);
-        self.child.0.wait().unwrap().code()
-    }
 }
 
 /// What every kubectl does, whatever it speaks.
@@ -442,6 +369,9 @@ fn what_does_not_run_is_refused_as_upstream_refuses_it() {
     let path = "/api/v1/namespaces/default/pods/ended/exec?command=true&stdout=true&container=main";
     let (code, body) = upgrade(&bench, path);
     assert_eq!((code, body.as_str()), (500, "container not found (\"main\")\n"));
+    let path = "/api/v1/namespaces/default/pods/ended/attach?stdout=true";
+    let (code, body) = upgrade(&bench, path);
+    assert_eq!((code, body.as_str()), (500, "container main not found in pod ended_default\n"));
     let path = "/api/v1/namespaces/default/pods/ended/portforward";
     let (code, body) = upgrade(&bench, path);
     assert_eq!((code, body.as_str()), (500, "pod not found (\"ended_default\")\n"));

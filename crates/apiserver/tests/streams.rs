@@ -25,8 +25,8 @@ fn not_found<T>(container: &str) -> Result<T, StreamError> {
 
 #[async_trait]
 impl StreamSource for Nothing {
-    async fn find_container(&self, _: &Pod, container: &str) -> Result<(), StreamError> {
-        not_found(container)
+    async fn runs(&self, _: &Pod, _: &str) -> Result<bool, StreamError> {
+        Ok(false)
     }
 
     async fn exec(

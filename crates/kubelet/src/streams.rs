@@ -23,9 +23,13 @@ impl Kubelet {
     /// Whether a session with a container would find it running.
     ///
     /// # Errors
-    /// [`StreamError::ContainerNotFound`] when it does not run.
-    pub async fn find_container(&self, uid: &str, container: &str) -> Result<(), StreamError> {
-        running(self.runtime.as_ref(), uid, container).await.map(drop)
+    /// If the runtime does not say.
+    pub async fn runs(&self, uid: &str, container: &str) -> Result<bool, StreamError> {
+        match running(self.runtime.as_ref(), uid, container).await {
+            Ok(_) => Ok(true),
+            Err(StreamError::ContainerNotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs a command in a container of the pod with this uid, as `kubectl exec` does.
@@ -90,7 +94,10 @@ async fn sandbox(runtime: &dyn Runtime, uid: &str, name: &str) -> Result<Sandbox
 /// The newest container of a name that runs.
 async fn running(runtime: &dyn Runtime, uid: &str, name: &str) -> Result<Container, StreamError> {
     let missing = || StreamError::ContainerNotFound(name.to_owned());
-    let sandbox = sandbox(runtime, uid, name).await.map_err(|_| missing())?;
+    let sandbox = match sandbox(runtime, uid, name).await {
+        Err(StreamError::PodNotFound(_)) => return Err(missing()),
+        found => found?,
+    };
     let all = runtime.list_containers().await?;
     let own = all.into_iter().filter(|container| {
         container.sandbox_id == sandbox.id

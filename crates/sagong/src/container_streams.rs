@@ -15,8 +15,8 @@ pub(crate) struct Streams(pub(crate) Arc<Kubelet>);
 
 #[async_trait]
 impl StreamSource for Streams {
-    async fn find_container(&self, pod: &Pod, container: &str) -> Result<(), StreamError> {
-        self.0.find_container(&uid(pod), container).await.map_err(told)
+    async fn runs(&self, pod: &Pod, container: &str) -> Result<bool, StreamError> {
+        self.0.runs(&uid(pod), container).await.map_err(told)
     }
 
     async fn exec(

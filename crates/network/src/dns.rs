@@ -5,6 +5,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod cache;
+pub(crate) mod clients;
 pub(crate) mod listener;
 pub(crate) mod question;
 pub(crate) mod service;
@@ -18,8 +19,10 @@ use futures::FutureExt;
 use futures::future::Shared;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::Name;
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,6 +32,13 @@ use zone::{Known, Zone};
 
 /// Domain of the cluster, as every upstream installation has it.
 pub(crate) const DOMAIN: &str = "cluster.local.";
+/// Address of the cluster's name server: the tenth of the service CIDR, as upstream's installers choose it. None if
+/// the CIDR is too small to have one.
+pub(crate) fn address(service_cidr: Ipv4Net) -> Option<Ipv4Addr> {
+    let address = Ipv4Addr::from(u32::from(service_cidr.network()).saturating_add(10));
+    (service_cidr.contains(&address) && address != service_cidr.broadcast()).then_some(address)
+}
+
 /// Questions asked of other servers at a time.
 const MOST_QUESTIONS: usize = 500;
 /// How long a question about the cluster waits for the first lists after a start.

@@ -1,6 +1,7 @@
 //! The node's network as one thing: made, run, taken down.
 
 use crate::balancer::status::LoadBalancers;
+use crate::dns::clients::Clients;
 use crate::dns::listener::Sockets;
 use crate::dns::service::Place;
 use crate::dns::upstream::Upstreams;
@@ -51,8 +52,7 @@ impl Options {
     /// Address of the cluster's name server: the tenth of the service CIDR, as upstream's installers choose it.
     /// None if the CIDR is too small to have one; there is no name server then.
     pub fn cluster_dns(&self) -> Option<Ipv4Addr> {
-        let address = Ipv4Addr::from(u32::from(self.service_cidr.network()).saturating_add(10));
-        (self.service_cidr.contains(&address) && address != self.service_cidr.broadcast()).then_some(address)
+        dns::address(self.service_cidr)
     }
 }
 
@@ -122,7 +122,7 @@ impl Network {
         let own = vec![IpAddr::V4(place.cluster_ip), IpAddr::V4(place.address)];
         let dns = Dns::new(zone, Upstreams::new(HOST_RESOLVERS.into(), own));
         tokio::join!(
-            sockets.serve(Arc::new(dns), self.proxy.clone()),
+            sockets.serve(Arc::new(dns), self.proxy.clone(), Arc::new(Clients::new(self.options.pod_cidr))),
             dns::service::keep(self.client.clone(), &self.proxy, place)
         );
     }

@@ -2,6 +2,7 @@
 //! outside is touched and everything is gone when its thread ends. Needs root, as the network itself does.
 
 mod flows;
+mod names;
 mod reuse;
 
 use crate::pod::{Pods, bridge, netlink::Netlink};

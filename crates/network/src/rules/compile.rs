@@ -6,6 +6,7 @@
 //! afterwards instead of being marked: packet marks are shared with everybody else on the host.
 
 use super::model::{Node, Ruleset, ServicePort};
+use crate::dns::listener::PORT as NAMES;
 use crate::pod::bridge::Sources;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -284,10 +285,22 @@ fn base(text: &mut String, node: &Node) {
     );
     // route_localnet, needed for node ports on 127.0.0.1, must not open the host's loopback to pods. Before
     // conntrack, replies to such connections still carry the gateway's address and pass.
+    let mut guard = vec![format!("iifname {pods} ip daddr 127.0.0.0/8 drop")];
+    // The name server asks others on behalf of its clients; it must not for whoever can send packets here. The
+    // same on the way to a name server of the user's own.
+    let strangers = format!("iifname != {pods} iifname != \"lo\" ip daddr");
+    guard.push(format!("{strangers} {gateway} meta l4proto {{ tcp, udp }} th dport {NAMES} drop"));
+    guard.extend(crate::dns::address(*service_cidr).map(|names| format!("{strangers} {names} drop")));
+    chain("guard", "filter hook prerouting priority raw", &guard);
+    // While the name server is away, between two runs, its port must not refuse: a resolver that is refused gives
+    // up at once, one that hears nothing asks again. The error quotes the packet it is about behind its own eight
+    // bytes: protocol at 8 + 9, destination port at 8 + 20 + 2.
     chain(
-        "guard",
-        "filter hook prerouting priority raw",
-        &[format!("iifname {pods} ip daddr 127.0.0.0/8 drop")],
+        "names-away",
+        "filter hook output priority raw",
+        &[format!(
+            "ip saddr {gateway} icmp type destination-unreachable icmp code 3 @th,136,8 17 @th,240,16 {NAMES} drop"
+        )],
     );
     let refuse = [
         format!("ct state new ip daddr . meta l4proto . th dport @{REFUSED} goto refuse"),

@@ -395,3 +395,39 @@ fn a_resolver_that_asks_back_ends_in_a_failure_and_not_in_a_storm() {
         shutdown.cancel();
     });
 }
+
+#[test]
+fn one_client_does_not_take_tcp_from_all_others() {
+    on_a_fresh_host("", || async {
+        let api = FakeApi::default();
+        let (_network, pod, shutdown) = stage(&api).await;
+        let held = pod
+            .inside(|| (0..250).filter_map(|_| TcpStream::connect(SERVER).ok()).collect::<Vec<TcpStream>>())
+            .await;
+        let begun = Instant::now();
+        let version = query("dns-version.cluster.local.", RecordType::TXT);
+        let asked = tokio::task::spawn_blocking(move || over_tcp(&[version])).await.unwrap();
+        assert_eq!(asked[0].answers.len(), 1);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        drop(held);
+        shutdown.cancel();
+    });
+}
+
+#[test]
+fn a_name_server_of_the_users_own_gets_every_query() {
+    on_a_fresh_host("", || async {
+        let api = FakeApi::default();
+        let (_network, _pod, shutdown) = stage(&api).await;
+        assert!(api.has("EndpointSlice", "kube-dns"));
+        api.put(json!({"kind": "Service", "apiVersion": "v1",
+            "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+            "spec": {"clusterIP": "10.96.0.10", "selector": {"k8s-app": "kube-dns"}}}));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while api.has("EndpointSlice", "kube-dns") {
+            assert!(Instant::now() < deadline, "the slice stays");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shutdown.cancel();
+    });
+}

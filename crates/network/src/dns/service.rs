@@ -1,20 +1,24 @@
 //! The objects that stand for the name server in the API: service and endpoint slice `kube-system/kube-dns`.
 //!
 //! Name, labels and ports of the service are upstream's (kubeadm, CoreDNS). It selects no pods: the slice is
-//! written here. A service of that name that does select pods is somebody's own name server and left alone.
+//! written here. A service of that name that does select pods is somebody's own name server and left alone; a slice
+//! written here before is deleted then, or we would go on answering part of the queries.
 
 use crate::proxy::Proxy;
 use crate::proxy::observed::{Key, Observed};
 use crate::rules::model::Protocol;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
+/// Label that names who writes a slice, and its value for those written here.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "sagong";
 /// How often it is looked whether both are there.
 const LOOK: Duration = Duration::from_secs(3);
 /// First pause after a failure; a start must not wait for long.
@@ -37,6 +41,8 @@ enum Missing {
     Nothing,
     Both,
     Slice,
+    /// Nothing, and there is a slice that may be ours and must not be.
+    OursIsTooMuch,
 }
 
 /// Makes the objects, and makes them again when somebody deletes them, without end.
@@ -65,7 +71,8 @@ fn missing(observed: &Observed, place: Place) -> Missing {
     let key = Key { namespace: NAMESPACE.into(), name: NAME.into() };
     let Some(service) = observed.services.get(&key) else { return Missing::Both };
     if service.selects {
-        return Missing::Nothing;
+        let left = observed.has_slice(&key, NAME);
+        return if left { Missing::OursIsTooMuch } else { Missing::Nothing };
     }
     let listed = observed.slices_of(&key).any(|slice| {
         let (udp, tcp) = place.ports;
@@ -87,6 +94,9 @@ async fn ensure(client: &kube::Client, missing: &Missing, place: Place) -> Resul
         exists(api.create(&PostParams::default(), &service).await.map(drop))?;
     }
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
+    if *missing == Missing::OursIsTooMuch {
+        return remove(&api).await;
+    }
     let wanted = slice(place);
     let object = serde_json::from_value(wanted.clone()).map_err(kube::Error::SerdeError)?;
     match api.create(&PostParams::default(), &object).await {
@@ -96,6 +106,21 @@ async fn ensure(client: &kube::Client, missing: &Missing, place: Place) -> Resul
             api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
         created => created.map(drop),
+    }
+}
+
+/// Deletes the slice if it was written here.
+async fn remove(api: &Api<EndpointSlice>) -> Result<(), kube::Error> {
+    let Some(slice) = api.get_opt(NAME).await? else { return Ok(()) };
+    let manager = slice.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    if manager.is_none_or(|manager| manager != MANAGER) {
+        return Ok(());
+    }
+    let preconditions = Preconditions { uid: slice.metadata.uid, resource_version: None };
+    let only_this = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(NAME, &only_this).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        deleted => deleted.map(drop),
     }
 }
 
@@ -126,7 +151,7 @@ fn slice(place: Place) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {
-            "kubernetes.io/service-name": NAME, "endpointslice.kubernetes.io/managed-by": "sagong",
+            "kubernetes.io/service-name": NAME, MANAGED_BY: MANAGER,
             "k8s-app": "kube-dns",
         }},
         "endpoints": [{"addresses": [place.address], "conditions": {"ready": true}}],
@@ -178,6 +203,11 @@ mod tests {
     fn somebodys_own_name_server_is_left_alone() {
         let mut own = service(place());
         own["spec"]["selector"] = json!({"k8s-app": "kube-dns"});
-        assert_eq!(missing(&observed(Some(own), None), place()), Missing::Nothing);
+        assert_eq!(missing(&observed(Some(own.clone()), None), place()), Missing::Nothing);
+        let mut theirs = slice(place());
+        theirs["metadata"]["name"] = json!("kube-dns-x7k2p");
+        assert_eq!(missing(&observed(Some(own.clone()), Some(theirs)), place()), Missing::Nothing);
+        let left = observed(Some(own), Some(slice(place())));
+        assert_eq!(missing(&left, place()), Missing::OursIsTooMuch);
     }
 }

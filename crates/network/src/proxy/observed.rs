@@ -248,6 +248,11 @@ impl Observed {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Whether a service has a slice of this name.
+    pub(crate) fn has_slice(&self, service: &Key, name: &str) -> bool {
+        self.slices.get(service).is_some_and(|slices| slices.contains_key(name))
+    }
+
     /// The services that list an address.
     pub(crate) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
         let lists = move |slice: &SliceInfo| match address {

@@ -99,6 +99,14 @@ impl FakeApi {
             Method::GET if parts.uri.query().unwrap_or_default().contains("watch=true") => {
                 self.watch(kind, parts.uri.query().unwrap_or_default())
             }
+            Method::GET if path.contains("slices/") => match self.find(kind, last(&path)) {
+                Some(object) => respond(&object),
+                None => refuse("NotFound", hyper::StatusCode::NOT_FOUND),
+            },
+            Method::DELETE => {
+                self.delete(kind, last(&path));
+                respond(&json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            }
             Method::GET => self.list(kind),
             Method::PATCH if path.ends_with("/status") => self.patch(&path, &given),
             Method::PATCH if kind == "EndpointSlice" => self.change(kind, &path, &given),
@@ -146,10 +154,7 @@ impl FakeApi {
 
     fn create(&self, kind: &str, given: Value) -> Response<Answer> {
         if self.find(kind, name(&given)).is_some() {
-            let mut refused = respond(&json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                "reason": "AlreadyExists", "message": "already exists", "code": 409}));
-            *refused.status_mut() = hyper::StatusCode::CONFLICT;
-            return refused;
+            return refuse("AlreadyExists", hyper::StatusCode::CONFLICT);
         }
         self.put(given.clone());
         respond(&given)
@@ -191,6 +196,17 @@ impl State {
 
 fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap()
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap()
+}
+
+fn refuse(reason: &str, code: hyper::StatusCode) -> Response<Answer> {
+    let mut refused = respond(&json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": reason, "message": reason, "code": code.as_u16()}));
+    *refused.status_mut() = code;
+    refused
 }
 
 fn respond(value: &Value) -> Response<Answer> {

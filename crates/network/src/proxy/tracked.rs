@@ -64,7 +64,10 @@ pub(crate) fn forget_udp(stale: impl Fn(SocketAddrV4, SocketAddrV4) -> bool) -> 
             find(flow, &[TUPLE_ORIGINAL]).filter(|_| udp(flow).is_some_and(|(to, by)| stale(to, by)));
         found.extend(original.map(<[u8]>::to_vec));
     })?;
-    let failed = found.iter().filter_map(|original| forget(&socket, original).err()).last();
+    let mut failed = None;
+    for original in &found {
+        failed = forget(&socket, original).err().or(failed);
+    }
     failed.map_or(Ok(found.len()), Err)
 }
 

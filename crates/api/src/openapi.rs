@@ -7,6 +7,7 @@
 mod operation;
 mod paths;
 mod schema;
+mod values;
 
 use crate::kind::{Identity, ServedKind};
 use serde_json::{Map, Value, json};

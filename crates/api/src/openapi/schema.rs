@@ -1,6 +1,6 @@
 //! The schemas of the types, in the form upstream publishes them.
 
-use super::{Dialect, group_version_kind};
+use super::{Dialect, group_version_kind, values};
 use crate::kind::ServedKind;
 use crate::patch::strategy;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -88,7 +88,7 @@ fn described(text: &str) -> Object {
     Object::from_iter([("description".to_owned(), text.into())])
 }
 
-/// The schema of a type, with the patch strategies of its fields.
+/// The schema of a type, with the patch strategies of its fields and the values they may have.
 fn convert_type(name: &str, schema: Value, dialect: Dialect) -> Value {
     if let Some(special) = special_type(name, &schema, dialect) {
         return special;
@@ -96,8 +96,10 @@ fn convert_type(name: &str, schema: Value, dialect: Dialect) -> Value {
     let mut schema = convert(schema, dialect);
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
     for (field, property) in properties.into_iter().flatten() {
+        let Value::Object(property) = property else { continue };
+        values::add(name, field, property);
         let strategy = strategy(name, field);
-        let (Some(text), Value::Object(property)) = (strategy.name(), property) else { continue };
+        let Some(text) = strategy.name() else { continue };
         property.insert("x-kubernetes-patch-strategy".to_owned(), text.into());
         if !strategy.merge_key.is_empty() {
             property.insert("x-kubernetes-patch-merge-key".to_owned(), strategy.merge_key.into());

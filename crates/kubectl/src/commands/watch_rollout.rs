@@ -135,7 +135,9 @@ async fn events(context: &Context, object: &Value) -> Outcome<Vec<String>> {
         let last = text(event, "/lastTimestamp");
         if last.is_empty() { text(event, "/eventTime").to_owned() } else { last.to_owned() }
     };
-    let mut events: Vec<&Value> = list(&found, "/items").iter().collect();
+    // Not those of one that had the name before.
+    let own = |event: &&Value| event["involvedObject"]["uid"] == object["metadata"]["uid"];
+    let mut events: Vec<&Value> = list(&found, "/items").iter().filter(own).collect();
     events.sort_by_key(|event| when(event));
     let last = events.iter().rev().take(EVENTS).rev();
     Ok(last.map(|event| format!("{:>5}  {}", age(&when(event)), text(event, "/message"))).collect())

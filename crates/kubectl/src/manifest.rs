@@ -240,5 +240,8 @@ pub(crate) fn check_type(document: &Document, validate: bool) -> Outcome {
     if missing("apiVersion") {
         return fail(format!("unable to decode {source}: Object 'apiVersion' is missing in '{object}'"));
     }
+    if !matches!(object["metadata"], Value::Object(_) | Value::Null) {
+        return fail(format!("unable to decode {source}: metadata is not an object in '{object}'"));
+    }
     Ok(())
 }

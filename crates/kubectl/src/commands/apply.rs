@@ -160,10 +160,8 @@ async fn one(context: &Context, info: &mut Info, teller: &Teller) -> Outcome<(Va
     match write::patch(context, info, kind, &patch, &query(context, teller)?, subresource).await {
         Ok(object) => Ok((object, "configured")),
         Err(error) if context.flags.on("force") && matches!(error.reason(), "Conflict" | "Invalid") => {
-            context.client().await?.call(Method::DELETE, &info.path(), &[], None).await?;
             write::annotate(&mut info.object, LAST_APPLIED, &modified);
-            super::delete::gone(context, info, &live, None).await?;
-            write::create(context, info, &query(context, teller)?).await.map(|object| (object, "configured"))
+            recreate(context, info, live, &query(context, teller)?).await.map(|object| (object, "configured"))
         }
         Err(error) => {
             let resource = format!(
@@ -193,6 +191,38 @@ async fn one(context: &Context, info: &mut Info, teller: &Teller) -> Outcome<(Va
                 other => other.with_source("patching", &info.source),
             })
         }
+    }
+}
+
+/// What the server gives an object of its own, and refuses in a new one or ignores.
+const SERVERS_OWN: [&str; 4] = ["resourceVersion", "uid", "creationTimestamp", "managedFields"];
+
+/// Deletes the live object and creates the new one; if that is refused, the one that was there again.
+async fn recreate(
+    context: &Context,
+    info: &mut Info,
+    live: Value,
+    query: &[(&str, String)],
+) -> Outcome<Value> {
+    context.client().await?.call(Method::DELETE, &info.path(), &[], None).await?;
+    super::delete::gone(context, info, &live, None).await?;
+    let refusal = match write::create(context, info, query).await {
+        Ok(object) => return Ok(object),
+        Err(refusal) => refusal,
+    };
+    let new = std::mem::replace(&mut info.object, live);
+    if let Some(meta) = info.object["metadata"].as_object_mut() {
+        meta.retain(|field, _| !SERVERS_OWN.contains(&field.as_str()));
+    }
+    let restored = write::create(context, info, query).await;
+    info.object = new;
+    match restored {
+        Ok(_) => Err(refusal),
+        Err(error) => fail(format!(
+            "An error occurred force-replacing the existing object with the newly provided one:\n\n{}.\n\nAdditionally, an error occurred attempting to restore the original object:\n\n{}",
+            refusal.text(),
+            error.text()
+        )),
     }
 }
 

@@ -10,8 +10,11 @@ use crate::object::{self, text};
 use crate::{pod_target, remote};
 use kube::api::{AttachParams, AttachedProcess};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::SyncIoBridge;
 
@@ -192,33 +195,59 @@ async fn download(context: &Context, from: &Place, to: &Place) -> Outcome {
         );
         let (prefix, destination) = (prefix.clone(), PathBuf::from(&to.path));
         let unpacking = async move {
-            let Some(stdout) = stdout else { return fail("the server opened no stream") };
+            let Some(stdout) = stdout else {
+                return Err(Trouble::Stream("the server opened no stream".into()));
+            };
             let reader = SyncIoBridge::new(stdout);
             let unpacked = tokio::task::spawn_blocking(move || unpack(reader, &prefix, &destination, &hint));
-            unpacked.await.map_err(|error| Failure::Message(error.to_string()))?
+            unpacked.await.map_err(|error| Trouble::Here(Failure::Message(error.to_string())))?
         };
         let (unpacked, ended) =
             tokio::join!(unpacking, remote::finish(process, tokio::io::sink(), tokio::io::stdout()));
-        let result = unpacked.and(ended);
-        let broken = matches!(&result, Err(Failure::Message(_)));
-        if !broken || retries >= 0 && tries >= retries {
-            return result;
+        match unpacked {
+            Err(Trouble::Stream(_)) if retries < 0 || tries < retries => {}
+            Err(Trouble::Stream(message)) => return fail(message),
+            Err(Trouble::Here(failure)) => return Err(failure),
+            Ok(()) => return ended,
         }
         tries += 1;
         context.err(&format!("Resuming copy, retry {tries}/{retries}\n"));
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Unpacks what a container sent, as far as it stays below `destination`.
-fn unpack(reader: impl Read, prefix: &str, destination: &Path, hint: &str) -> Outcome {
+/// Between a stream that broke and the next attempt.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Why a copy ended.
+enum Trouble {
+    /// The stream broke: another attempt may succeed.
+    Stream(String),
+    /// What came was wrong, or could not be written.
+    Here(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Here(failure)
+    }
+}
+
+/// Unpacks what a container sent, as far as it stays below `destination`. Names are bytes, in no encoding.
+fn unpack(reader: impl Read, prefix: &str, destination: &Path, hint: &str) -> Result<(), Trouble> {
+    let broken = |error: std::io::Error| Trouble::Stream(error.to_string());
     let mut archive = tar::Archive::new(reader);
     let mut told = false;
-    for entry in archive.entries()? {
-        let mut entry = entry.map_err(|error| Failure::Message(error.to_string()))?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some(rest) = name.strip_prefix(prefix) else { return fail("tar contents corrupted") };
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let name = entry.path_bytes().into_owned();
+        let Some(rest) = name.strip_prefix(prefix.as_bytes()) else {
+            return Err(Failure::Message("tar contents corrupted".into()).into());
+        };
+        let slashes = rest.iter().take_while(|byte| **byte == b'/').count();
+        let rest = Path::new(OsStr::from_bytes(&rest[slashes..]));
         let Some(path) = below(destination, rest) else {
-            let shown = destination.join(rest.trim_start_matches('/'));
+            let shown = destination.join(rest);
             eprintln!(
                 "warning: file {} is outside target destination, skipping",
                 quote(&shown.to_string_lossy())
@@ -247,10 +276,22 @@ fn unpack(reader: impl Read, prefix: &str, destination: &Path, hint: &str) -> Ou
             );
         } else if kind.is_file() {
             let mut file = std::fs::File::create(&path).map_err(|error| told_of(&error, "open", &path))?;
-            std::io::copy(&mut entry, &mut file)?;
+            copy(&mut entry, &mut file, &path)?;
         }
     }
     Ok(())
+}
+
+/// Reading and writing fail for different reasons.
+fn copy(from: &mut impl Read, to: &mut impl std::io::Write, path: &Path) -> Result<(), Trouble> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = from.read(&mut buffer).map_err(|error| Trouble::Stream(error.to_string()))?;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count]).map_err(|error| told_of(&error, "write", path))?;
+    }
 }
 
 fn told_of(error: &std::io::Error, what: &str, path: &Path) -> Failure {
@@ -258,9 +299,9 @@ fn told_of(error: &std::io::Error, what: &str, path: &Path) -> Failure {
 }
 
 /// `rest` below `destination`; None if it climbs out of it.
-fn below(destination: &Path, rest: &str) -> Option<PathBuf> {
+fn below(destination: &Path, rest: &Path) -> Option<PathBuf> {
     let mut depth = Vec::new();
-    for component in Path::new(rest.trim_start_matches('/')).components() {
+    for component in rest.components() {
         match component {
             Component::Normal(name) => depth.push(name),
             Component::CurDir => {}
@@ -315,8 +356,13 @@ fn join(directory: &str, name: &str) -> String {
     clean(&format!("{directory}/{name}"))
 }
 
-/// The last part of a local path; of `.` and `..` that of the directory they stand for.
+/// The last part of a local path: `.` of `.` and `dir/.`, whose contents are meant; of `..` that of the directory it
+/// stands for.
 fn base(path: &str) -> String {
+    let trimmed = path.trim_end_matches('/');
+    if trimmed == "." || trimmed.ends_with("/.") {
+        return ".".into();
+    }
     let named = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
     named.unwrap_or_else(|| {
         let full = std::fs::canonicalize(path).unwrap_or_default();
@@ -360,6 +406,7 @@ mod tests {
     #[case("../b", None)]
     #[case("a/../../b", None)]
     fn nothing_climbs_out_of_the_destination(#[case] rest: &str, #[case] expected: Option<&str>) {
+        let rest = Path::new(rest.trim_start_matches('/'));
         assert_eq!(below(Path::new("d"), rest), expected.map(PathBuf::from));
     }
 
@@ -396,10 +443,47 @@ mod tests {
             ("x/link", tar::EntryType::Symlink, "/etc"),
             ("x/link/evil", file, "a file below what would be a link"),
         ]);
-        unpack(bytes.as_slice(), "x", &destination, "hint").unwrap();
+        unpack(bytes.as_slice(), "x", &destination, "hint").ok().unwrap();
         assert_eq!(std::fs::read_to_string(destination.join("good")).unwrap(), "good");
         assert!(!home.path().join("evil").exists());
         assert!(std::fs::symlink_metadata(destination.join("link")).unwrap().is_dir());
+    }
+
+    #[test]
+    fn names_that_are_no_text_stay_as_they_are() {
+        let home = tempfile::tempdir().unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        for byte in [0xff, 0xfe] {
+            let mut header = tar::Header::new_gnu();
+            header.as_mut_bytes()[..3].copy_from_slice(&[b'x', b'/', byte]);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(0o644);
+            header.set_size(0);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+        }
+        unpack(builder.into_inner().unwrap().as_slice(), "x", home.path(), "hint").ok().unwrap();
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_stream_that_breaks_is_told_from_a_disk_that_does_not_take_it() {
+        let home = tempfile::tempdir().unwrap();
+        let bytes = archive(&[("x/file", tar::EntryType::Regular, "content")]);
+        let cut = unpack(&bytes[..514], "x", home.path(), "hint");
+        assert!(matches!(cut, Err(Trouble::Stream(_))));
+        let file = home.path().join("is-a-file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(unpack(bytes.as_slice(), "x", &file, "hint"), Err(Trouble::Here(_))));
+    }
+
+    #[rstest]
+    #[case("dir", "dir")]
+    #[case("dir/", "dir")]
+    #[case("dir/.", ".")]
+    #[case("./", ".")]
+    fn the_contents_of_a_directory_are_meant_by_its_dot(#[case] path: &str, #[case] expected: &str) {
+        assert_eq!(base(path), expected);
     }
 
     #[test]
@@ -410,7 +494,7 @@ mod tests {
         std::fs::create_dir(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, destination.join("link")).unwrap();
         let bytes = archive(&[("x/link/evil", tar::EntryType::Regular, "evil")]);
-        unpack(bytes.as_slice(), "x", &destination, "hint").unwrap();
+        unpack(bytes.as_slice(), "x", &destination, "hint").ok().unwrap();
         assert!(!elsewhere.join("evil").exists());
     }
 

@@ -40,8 +40,10 @@ pub(crate) async fn deployment(context: &Context) -> Outcome {
         }
         containers.push(container);
     }
-    if flags.number("port") >= 0 {
-        containers[0]["ports"] = json!([{"containerPort": flags.number("port")}]);
+    if flags.number("port") >= 0
+        && let Some(first) = containers.first_mut()
+    {
+        first["ports"] = json!([{"containerPort": flags.number("port")}]);
     }
     let labels = json!({"app": name});
     let object = json!({

@@ -145,7 +145,8 @@ impl Ears {
 
     async fn hear(&mut self, channel: u8, bytes: Option<Bytes>) {
         // Nothing is said on the channels for what went wrong.
-        let input = if channel.is_multiple_of(2) { self.inputs.get_mut(usize::from(channel / 2)) } else { None };
+        let input =
+            if channel.is_multiple_of(2) { self.inputs.get_mut(usize::from(channel / 2)) } else { None };
         let Some(input) = input else { return };
         let (Some(open), Some(bytes)) = (&*input, bytes) else { return *input = None };
         match patience::wait(open.said.send(bytes), Some(patience::LIMIT), &self.ask).await {

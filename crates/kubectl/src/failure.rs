@@ -63,6 +63,26 @@ impl Failure {
         }
     }
 
+    /// What to try next, with `PROGRAM` for this one; None where the sentence says it all.
+    pub(crate) fn next(&self) -> Option<&'static str> {
+        match self {
+            Failure::Verbatim(text) if text.starts_with("The connection to the server") => {
+                Some("PROGRAM status tells whether the cluster runs, PROGRAM up starts it")
+            }
+            Failure::Verbatim(text) if text.starts_with("Unable to connect to the server") => {
+                Some("PROGRAM config view --minify tells which server and credentials are in use")
+            }
+            Failure::Status(_) if self.reason() == "Unauthorized" => {
+                Some("PROGRAM config view --minify tells whose credentials are in use")
+            }
+            Failure::Status(_) if self.reason() == "Forbidden" => {
+                Some("PROGRAM auth whoami tells who you are, PROGRAM auth can-i --list what you may do")
+            }
+            Failure::Code(_, inner) => inner.next(),
+            _ => None,
+        }
+    }
+
     /// The bare text, without any prefix.
     pub(crate) fn text(&self) -> String {
         match self {

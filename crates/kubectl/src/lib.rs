@@ -36,6 +36,12 @@ pub async fn run(args: Vec<OsString>, name: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprint!("{}", failure.shown());
+            // Under kubectl's name nothing is said that kubectl would not say.
+            if name != "kubectl"
+                && let Some(next) = failure.next()
+            {
+                eprintln!("next: {}", next.replace("PROGRAM", name));
+            }
             ExitCode::from(failure.code())
         }
     }
@@ -43,5 +49,6 @@ pub async fn run(args: Vec<OsString>, name: &str) -> ExitCode {
 
 /// The names of all commands, for the program's own command line.
 pub fn verbs() -> impl Iterator<Item = &'static str> {
-    commands::COMMANDS.iter().map(|command| command.name)
+    // What these two say is about kubectl alone.
+    commands::COMMANDS.iter().map(|command| command.name).filter(|name| !matches!(*name, "help" | "alpha"))
 }

@@ -148,7 +148,10 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
     });
     pods.sort_by_key(rank);
     if pods.is_empty() {
-        return fail("timed out waiting for the condition");
+        let patience = crate::pod_target::timeout(context)
+            .map_err(|_| Failure::Message("--pod-running-timeout must be higher than zero".into()))?;
+        let pod = crate::pod_target::first(context, &info.namespace, &selector, patience).await?;
+        return Ok(vec![pod]);
     }
     if pods.len() > 1 && !flags.on("all-pods") {
         context.err(&format!("Found {} pods, using pod/{}\n", pods.len(), object::name(&pods[0])));

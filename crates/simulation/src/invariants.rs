@@ -255,8 +255,10 @@ impl Judge {
         let is_ready_and_waiting =
             |pod: &Pod, seconds| pod::available_at(pod, seconds).is_some_and(|when| when <= ground.now());
         let seconds = watched.views.values().map(|view| view.min_ready_seconds).min().unwrap_or(0);
-        // When the user wants fewer pods, those go that seem not ready, and that may be old news.
-        let is_shrinking = watched.excess_pods > watched.most();
+        // When the user wants fewer pods, those go that seem not ready, and that may be old news; in the middle of a
+        // rollout each version gives its share, as upstream has it, whether its pods are available or not.
+        let smallest = watched.views.values().map(|view| view.limits.most()).min().unwrap_or(0);
+        let is_shrinking = watched.excess_pods > smallest;
         if self.two_leaders || self.pods_misbehave || is_shrinking || !is_ready_and_waiting(old, seconds) {
             return Ok(());
         }

@@ -24,6 +24,7 @@ mod store;
 pub use import::{ImportOptions, ImportedFile};
 pub use reference::normalize;
 pub use removal::remove_tree;
+pub use snapshot::written;
 pub use store::ImageStore;
 
 use async_trait::async_trait;

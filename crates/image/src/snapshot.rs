@@ -89,6 +89,14 @@ impl ImageStore {
     }
 }
 
+/// Directories with what containers wrote over their images, of the snapshots of the store at `root` whose key begins
+/// with `prefix`. None if there is no store.
+pub fn written(root: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root.join("snapshots")).into_iter().flatten().flatten();
+    let wanted = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    wanted.map(|entry| entry.path().join("upper")).collect()
+}
+
 /// Colons separate layers and commas options, so neither may stand in a path.
 fn options(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<CString> {
     let mut text = b"lowerdir=".to_vec();

@@ -44,19 +44,29 @@ pub(crate) async fn run(
     evictions: mpsc::UnboundedSender<Eviction>,
 ) {
     let mut seen: BTreeMap<String, Record> = BTreeMap::new();
+    let mut last: Option<Timestamp> = None;
     let mut next_images = later(shared.clock.now(), IMAGES);
     loop {
         tokio::time::sleep(LOOK).await;
         let now = shared.clock.now();
-        let node = signals::node(&shared.config.data_dir);
+        let mut node = signals::node(&shared.config.data_dir);
         let before = shared.pressures.borrow().clone();
         let pressures = before.observe(&node, now);
         tell(shared, &before, &pressures);
         if now >= next_images || pressure::is_short_of(node.disk) {
             next_images = later(now, IMAGES);
             collect_images(shared, &mut seen, now).await;
+            // That may have been enough.
+            node = signals::node(&shared.config.data_dir);
         }
-        for eviction in evictees(shared, &pods(), &node).await {
+        let pods = pods();
+        let is_leaving = pods.iter().any(|pod| pod.budget.is_leaving);
+        let short = Pressures::short(&node).filter(|_| choice::is_time(last, is_leaving, now));
+        let evicted = evictees(shared, &pods, short, &node).await;
+        if !evicted.is_empty() {
+            last = Some(now);
+        }
+        for eviction in evicted {
             let _ = evictions.send(eviction);
         }
         shared.pressures.send_replace(pressures);
@@ -77,10 +87,15 @@ fn tell(shared: &Shared, before: &Pressures, after: &Pressures) {
     }
 }
 
-async fn evictees(shared: &Shared, pods: &[PodView], node: &signals::Node) -> Vec<Eviction> {
+/// Who has to go: whoever lets a volume grow beyond its limit, or else one because something is `short`.
+async fn evictees(
+    shared: &Shared,
+    pods: &[PodView],
+    short: Option<Short>,
+    node: &signals::Node,
+) -> Vec<Eviction> {
     let mut all = Vec::new();
     let (dir, instance) = (shared.config.data_dir.clone(), shared.config.instance.clone());
-    let short = Pressures::short(node);
     let pods: Vec<PodView> = pods.iter().filter(|pod| !pod.budget.is_over).cloned().collect();
     let needed = short.is_some() || pods.iter().any(|pod| !pod.budget.volume_limits.is_empty());
     if !needed {

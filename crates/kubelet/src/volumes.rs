@@ -154,11 +154,25 @@ pub(crate) fn forget(shared: &Shared, uid: &str) {
 /// # Errors
 /// The sentence to log.
 pub(crate) fn remove(pod_dir: &Path) -> Result<(), String> {
+    remove_volumes(pod_dir)?;
+    remove_tree(pod_dir)
+}
+
+/// Removes all volumes of a pod. Host paths stay.
+///
+/// # Errors
+/// The sentence to log.
+pub(crate) fn remove_volumes(pod_dir: &Path) -> Result<(), String> {
     // What is mounted there may belong to the node: nothing is removed as long as any of it is.
     sub_path::unmount_all(pod_dir)
         .map_err(|error| format!("unmounting parts of volumes in {}: {error}", pod_dir.display()))?;
-    empty_dir::unmount_all(&pod_dir.join("volumes"));
-    sagong_image::remove_tree(pod_dir).map_err(|error| format!("removing {}: {error}", pod_dir.display()))
+    let all = pod_dir.join("volumes");
+    empty_dir::unmount_all(&all);
+    remove_tree(&all)
+}
+
+fn remove_tree(path: &Path) -> Result<(), String> {
+    sagong_image::remove_tree(path).map_err(|error| format!("removing {}: {error}", path.display()))
 }
 
 /// Where a volume is on the node.

@@ -1,4 +1,11 @@
-//! Which pod has to go when the node is short. Pure.
+//! Which pod has to go when the node is short, and when. Pure.
+
+use crate::clock::between;
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// How long a pod that was evicted may take to be gone before another one goes, as upstream has it.
+const GONE: Duration = Duration::from_secs(30);
 
 /// What is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +41,16 @@ pub(super) fn next(candidates: Vec<Candidate>) -> Option<String> {
     evictable.max_by_key(rank).map(|pod| pod.uid)
 }
 
+/// Whether another pod may be chosen: what the `last` one gives back may be enough, and while one `is_leaving` it has not
+/// given all of it back yet.
+pub(super) fn is_time(last: Option<Timestamp>, is_leaving: bool, now: Timestamp) -> bool {
+    !is_leaving || last.is_none_or(|last| between(last, now) >= GONE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{later, test_epoch};
     use rstest::rstest;
 
     fn pod(uid: &str, priority: i32, used: u64, requested: u64) -> Candidate {
@@ -51,6 +65,21 @@ mod tests {
     #[case::nobody(vec![], None)]
     fn the_greediest_of_the_least_important_goes(#[case] pods: Vec<Candidate>, #[case] chosen: Option<&str>) {
         assert_eq!(next(pods).as_deref(), chosen);
+    }
+
+    #[rstest]
+    #[case::first(None, false, true)]
+    #[case::gone(Some(10), false, true)]
+    #[case::still_there(Some(10), true, false)]
+    #[case::takes_too_long(Some(30), true, true)]
+    fn nobody_goes_while_another_one_is_leaving(
+        #[case] before: Option<u64>,
+        #[case] is_leaving: bool,
+        #[case] expected: bool,
+    ) {
+        let now = later(test_epoch(), Duration::from_secs(100));
+        let last = before.map(|seconds| later(test_epoch(), Duration::from_secs(100 - seconds)));
+        assert_eq!(is_time(last, is_leaving, now), expected);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What is left on the node, and who uses how much.
 
 use crate::pod::view::PodView;
-use std::collections::BTreeMap;
+use rustix::fs::{Mode, OFlags};
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +36,7 @@ pub(crate) struct Node {
 pub(super) struct Usage {
     /// Memory.
     pub(super) memory: u64,
-    /// Volumes and logs on disk.
+    /// Volumes, logs and what containers wrote beside them, on disk.
     pub(super) disk: u64,
     /// Of `emptyDir` volumes with a limit, by name.
     pub(super) volumes: BTreeMap<String, u64>,
@@ -64,40 +68,86 @@ pub(super) fn usage(data_dir: &Path, instance: &str, pod: &PodView) -> Usage {
         .iter()
         .map(|limit| (limit.volume.clone(), size(&volumes.join(&limit.volume), None)));
     let logs = data_dir.join("logs").join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
+    // What its containers wrote beside their volumes.
+    let written = sagong_image::written(&data_dir.join("images"), &format!("{}_", pod.uid));
     // Memory mounted in the pod's directory is no disk.
     let device = std::fs::metadata(data_dir).ok().map(|found| found.dev());
     Usage {
         memory: memory(instance, &pod.budget.cgroup).unwrap_or_default(),
-        disk: size(&volumes, device).saturating_add(size(&logs, device)),
         volumes: limited.collect(),
+        disk: { [volumes, logs].into_iter().chain(written) }
+            .map(|directory| size(&directory, device))
+            .fold(0, u64::saturating_add),
     }
 }
 
-/// Bytes of memory of a pod's cgroup, under either version.
+/// Bytes of memory of a pod's cgroup, under either version, that the kernel could not simply take back: its working
+/// set, as upstream ranks pods.
 fn memory(instance: &str, cgroup: &str) -> Option<u64> {
     let path = format!("sagong-{instance}/{cgroup}");
-    let files = [
-        format!("/sys/fs/cgroup/memory/{path}/memory.usage_in_bytes"),
-        format!("/sys/fs/cgroup/{path}/memory.current"),
+    let versions = [
+        (format!("/sys/fs/cgroup/memory/{path}"), "memory.usage_in_bytes", "total_inactive_file "),
+        (format!("/sys/fs/cgroup/{path}"), "memory.current", "inactive_file "),
     ];
-    files.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
+    versions.iter().find_map(|(directory, usage, inactive)| {
+        let read = |name: &str| std::fs::read_to_string(format!("{directory}/{name}")).ok();
+        working_set(&read(usage)?, &read("memory.stat").unwrap_or_default(), inactive)
+    })
 }
 
-/// Bytes that files below a directory take, links not followed; only those on `device`, if one is given.
+/// From the text of the file with what is used, and of the one with what for.
+fn working_set(usage: &str, stat: &str, inactive: &str) -> Option<u64> {
+    let used: u64 = usage.trim().parse().ok()?;
+    let unused = stat.lines().find_map(|line| line.strip_prefix(inactive)?.trim().parse().ok());
+    Some(used.saturating_sub(unused.unwrap_or(0)))
+}
+
+/// Bytes that files below a directory take, links not followed and a file of several names counted once; only those
+/// on `device`, if one is given. Containers nest directories as deep as they like: no recursion, and no path longer
+/// than the kernel takes.
 fn size(directory: &Path, device: Option<u64>) -> u64 {
-    let mut sum = 0_u64;
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let Ok(found) = std::fs::symlink_metadata(entry.path()) else { continue };
-        if device.is_some_and(|device| device != found.dev()) {
-            continue;
-        }
-        // What is allocated, not what is said: sparse files take less.
-        sum = sum.saturating_add(found.blocks().saturating_mul(512));
-        if found.is_dir() {
-            sum = sum.saturating_add(size(&entry.path(), device));
+    let (mut sum, mut counted) = (0_u64, HashSet::new());
+    let mut directories = vec![Place { path: directory.to_owned(), base: None }];
+    while let Some(place) = directories.pop() {
+        for entry in std::fs::read_dir(&place.path).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if device.is_some_and(|device| device != found.dev())
+                || found.nlink() > 1 && !found.is_dir() && !counted.insert((found.dev(), found.ino()))
+            {
+                continue;
+            }
+            // What is allocated, not what is said: sparse files take less.
+            sum = sum.saturating_add(found.blocks().saturating_mul(512));
+            if found.is_dir() {
+                directories.extend(place.below(&entry.file_name()));
+            }
         }
     }
     sum
+}
+
+/// A directory that is still to be looked at.
+struct Place {
+    path: PathBuf,
+    /// The open directory that the path begins at, once the path from the top would be too long.
+    base: Option<Arc<OwnedFd>>,
+}
+
+/// Paths stay shorter than this (the kernel takes 4096 bytes, a name has up to 255).
+const LONGEST: usize = 2048;
+
+impl Place {
+    /// None when it is gone.
+    fn below(&self, name: &OsStr) -> Option<Self> {
+        let path = self.path.join(name);
+        if path.as_os_str().len() < LONGEST {
+            return Some(Self { path, base: self.base.clone() });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let base = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
+        let path = format!("/proc/self/fd/{}", base.as_raw_fd()).into();
+        Some(Self { path, base: Some(Arc::new(base)) })
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +161,30 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_would_take_back_is_not_needed() {
+        let stat = "cache 9\ninactive_file 7\ntotal_inactive_file 30\n";
+        assert_eq!(working_set("100\n", stat, "total_inactive_file "), Some(70));
+        assert_eq!(working_set("100\n", stat, "inactive_file "), Some(93));
+        assert_eq!(working_set("5\n", stat, "inactive_file "), Some(0));
+        assert_eq!(working_set("5\n", "", "inactive_file "), Some(5));
+        assert_eq!(working_set("", stat, "inactive_file "), None);
+    }
+
+    #[test]
+    fn what_is_written_beside_volumes_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = PodView { uid: "u".into(), ..Default::default() };
+        let before = usage(dir.path(), "none", &pod).disk;
+        for (key, name) in [("u_main_0", "upper"), ("u_main_0", "root"), ("other_main_0", "upper")] {
+            let layer = dir.path().join("images/snapshots").join(key).join(name);
+            std::fs::create_dir_all(&layer).unwrap();
+            std::fs::write(layer.join("file"), vec![1; 1 << 20]).unwrap();
+        }
+        let more = usage(dir.path(), "none", &pod).disk - before;
+        assert!(((1 << 20)..(1 << 20) + 65536).contains(&more), "{more}");
+    }
+
+    #[test]
     fn a_directory_is_as_large_as_what_is_in_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("sub")).unwrap();
@@ -118,6 +192,27 @@ mod tests {
         std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
         let size = size(dir.path(), None);
         assert!(((1 << 20)..(1 << 20) + 65536).contains(&size), "{size}");
+    }
+
+    #[test]
+    fn depth_hides_nothing_and_a_second_name_adds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut at = std::fs::File::open(dir.path()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "deep", Mode::RWXU).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            at = rustix::fs::openat(&at, "deep", flags, Mode::empty()).unwrap().into();
+        }
+        let empty = size(dir.path(), None);
+        let file = dir.path().join("file");
+        std::fs::write(&file, vec![1; 1 << 20]).unwrap();
+        for name in ["first", "second"] {
+            rustix::fs::linkat(rustix::fs::CWD, &file, &at, name, rustix::fs::AtFlags::empty()).unwrap();
+        }
+        std::fs::remove_file(&file).unwrap();
+        let more = size(dir.path(), None) - empty;
+        sagong_image::remove_tree(dir.path()).unwrap();
+        assert!(((1 << 20)..(1 << 20) + 65536).contains(&more), "{more}");
     }
 
     #[test]

@@ -214,6 +214,7 @@ impl PodMachine {
             (Action::Withdraw { .. }, _) => Outcome::Withdrawn,
             (Action::Drain { .. }, _) => Outcome::Drained,
             (Action::StopSandbox { .. }, _) => Outcome::SandboxStopped,
+            (Action::DropVolumes, _) => Outcome::VolumesDropped,
             (Action::Clean, _) => Outcome::Cleaned,
             (Action::PatchStatus(patch), Answer::Written(pod)) => {
                 Outcome::Patched { patch: patch.clone(), pod }
@@ -275,6 +276,7 @@ impl Task {
             Action::PrepareVolumes
             | Action::RunPreStop { .. }
             | Action::Remove { .. }
+            | Action::DropVolumes
             | Action::Clean
             | Action::BeginKill { .. }
             | Action::Announce { .. } => Wish::Other,

@@ -36,6 +36,7 @@ pub(crate) struct Context {
     pub(super) sandbox_id: Option<String>,
     pub(super) host_ips: Vec<IpAddr>,
     pub(super) ephemeral: Arc<[ContainerSpec]>,
+    pub(super) is_evicted: bool,
     /// Ids of the containers that run, by name.
     pub(super) running: BTreeMap<String, String>,
 }
@@ -50,6 +51,7 @@ impl Context {
             sandbox_id: snapshot.sandbox.as_ref().map(|sandbox| sandbox.id.clone()),
             host_ips: snapshot.host_ips.clone(),
             ephemeral: snapshot.ephemeral.clone(),
+            is_evicted: snapshot.is_evicted(),
             running: snapshot.running(),
         }
     }
@@ -72,6 +74,7 @@ impl Context {
             Action::Withdraw { address } => self.withdraw(address).await,
             Action::Drain { address, netns, until } => self.drain(address, &netns, until).await,
             Action::StopSandbox { id, address } => self.stop_sandbox(&id, address).await,
+            Action::DropVolumes => self.drop_volumes().await,
             Action::Clean => self.clean().await,
             Action::PatchStatus(patch) => self.patch_status(patch).await,
             Action::Delete => self.delete().await,
@@ -289,6 +292,26 @@ impl Context {
         Ok(())
     }
 
+    async fn drop_volumes(&self) -> Outcome {
+        let (_, _, uid) = self.name();
+        volumes::forget(&self.shared, uid);
+        // What containers wrote beside their volumes may be what the node was short of.
+        if self.is_evicted
+            && let Err(error) = unmount_all(&self.shared, uid).await
+        {
+            tracing::warn!(error, pod = %super::messages::pod_name(&self.pod), "file systems not removed");
+            return Outcome::Failed;
+        }
+        let pod_dir = self.pod_dir();
+        match volumes::blocking(move || volumes::remove_volumes(&pod_dir)).await {
+            Ok(()) => Outcome::VolumesDropped,
+            Err(error) => {
+                tracing::warn!(error, pod = %super::messages::pod_name(&self.pod), "volumes not removed");
+                Outcome::Failed
+            }
+        }
+    }
+
     async fn clean(&self) -> Outcome {
         let (_, _, uid) = self.name();
         match clean(&self.shared, uid, self.sandbox_id.as_deref(), &self.log_dir()).await {
@@ -334,11 +357,7 @@ pub(crate) async fn clean(
     if let Some(sandbox) = sandbox {
         ignoring_absence(shared.runtime.remove_sandbox(sandbox).await)?;
     }
-    let prefix = format!("{uid}_");
-    let mounted = shared.images.mounted().await.map_err(|error| error.to_string())?;
-    for key in mounted.iter().filter(|key| key.starts_with(&prefix)) {
-        shared.images.unmount(key).await.map_err(|error| error.to_string())?;
-    }
+    unmount_all(shared, uid).await?;
     volumes::forget(shared, uid);
     let (logs, pod_dir) = (log_dir.to_owned(), shared.config.pod_dir(uid));
     volumes::blocking(move || {
@@ -346,6 +365,16 @@ pub(crate) async fn clean(
         volumes::remove(&pod_dir)
     })
     .await
+}
+
+/// Removes the file systems of a pod's containers, which must not run.
+async fn unmount_all(shared: &Shared, uid: &str) -> Result<(), String> {
+    let prefix = format!("{uid}_");
+    let mounted = shared.images.mounted().await.map_err(|error| error.to_string())?;
+    for key in mounted.iter().filter(|key| key.starts_with(&prefix)) {
+        shared.images.unmount(key).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Where a run of a container leaves its last words.

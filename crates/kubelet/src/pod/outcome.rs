@@ -23,6 +23,8 @@ pub(crate) enum Outcome {
         /// When something in them wants to be renewed.
         renew: Option<Timestamp>,
     },
+    /// No volume is left.
+    VolumesDropped,
     /// An image was found or not.
     Image(Result<Arc<Image>, ImageFailure>),
     /// A container was started, or at least created, or not even that.
@@ -77,6 +79,7 @@ pub(crate) fn absorb(snapshot: &mut PodSnapshot, operation: &Operation, outcome:
             snapshot.volumes_made = true;
             snapshot.volumes_renew = renew;
         }
+        (_, Outcome::VolumesDropped) => (snapshot.volumes_made, snapshot.volumes_gone) = (false, true),
         (Operation::Image(container), Outcome::Image(result)) => image(snapshot, container, result, now),
         (Operation::Start(container), Outcome::Started { instance, failure }) => {
             started(snapshot, container, instance, failure);

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What containers of an evicted pod get at most: the node cannot wait. Upstream's `immediateEvictionGracePeriodSeconds`.
+const EVICTED_GRACE: Duration = Duration::from_secs(1);
 /// How long the first status of a running container waits for its first readiness, so that a program that
 /// answers at once costs one write and not two.
 const SETTLE: Duration = Duration::from_millis(15);
@@ -108,6 +110,8 @@ pub(crate) enum Action {
         /// The pod's address.
         address: Option<IpAddr>,
     },
+    /// Remove the volumes of a pod that is over.
+    DropVolumes,
     /// Remove all that is left of the pod on the node.
     Clean,
     /// Write these changes of the status.
@@ -153,6 +157,7 @@ impl Action {
             Action::Withdraw { .. } => Operation::Withdraw,
             Action::Drain { .. } => Operation::Drain,
             Action::StopSandbox { .. } => Operation::StopSandbox,
+            Action::DropVolumes => Operation::Volumes,
             Action::Clean => Operation::Clean,
             Action::PatchStatus(_) => Operation::PatchStatus,
             Action::Delete => Operation::Delete,
@@ -190,10 +195,15 @@ pub(crate) fn plan(snapshot: &PodSnapshot, now: Timestamp) -> PodPlan {
 fn finish(planner: &mut Planner<'_>) {
     let snapshot = planner.snapshot;
     if snapshot.is_anything_alive() {
-        return kill::stop_all(planner, termination::grace_period(&snapshot.pod));
+        let own = termination::grace_period(&snapshot.pod);
+        let grace = if snapshot.is_evicted() { own.min(EVICTED_GRACE) } else { own };
+        return kill::stop_all(planner, grace);
     }
     if let Some(sandbox) = snapshot.ready_sandbox() {
         planner.act(Action::StopSandbox { id: sandbox.id.clone(), address: sandbox.address });
+    } else if snapshot.holds_volumes() {
+        // A pod that ended may stay in the API for long; what it wrote, on disk or in memory, is of no use any more.
+        planner.act(Action::DropVolumes);
     }
 }
 

@@ -343,7 +343,9 @@ impl Simulation {
                     let cleaned = end.is_some_and(|end| end.cleaned);
                     assert!(cleaned && !self.snapshot.is_anything_alive(), "{:?}", self.snapshot);
                 }
-                Action::Clean | Action::StopSandbox { .. } => assert!(!self.snapshot.is_anything_alive()),
+                Action::Clean | Action::DropVolumes | Action::StopSandbox { .. } => {
+                    assert!(!self.snapshot.is_anything_alive())
+                }
                 _ => {}
             }
         }
@@ -391,6 +393,7 @@ impl Simulation {
             Action::Withdraw { .. } => Outcome::Withdrawn,
             Action::Drain { .. } => Outcome::Drained,
             Action::StopSandbox { .. } => Outcome::SandboxStopped,
+            Action::DropVolumes => Outcome::VolumesDropped,
             Action::Clean => Outcome::Cleaned,
             Action::PatchStatus(patch) => {
                 let mut object = serde_json::to_value(self.snapshot.pod.as_ref()).unwrap();
@@ -528,4 +531,29 @@ fn an_image_failure_is_forgotten_when_the_image_changes() {
     pod.spec.as_mut().unwrap().containers[0].image = Some("kubia:v2".into());
     outcome::observe_pod(&mut snapshot, Arc::new(pod));
     assert_eq!(names(&plan(&snapshot, test_epoch())), ["EnsureImage"]);
+}
+
+#[test]
+fn an_evicted_pod_gets_a_second_and_gives_back_its_volumes() {
+    let mut snapshot = with_container("Always", Some(running(test_epoch())));
+    let mut pod = snapshot.pod.as_ref().clone();
+    pod.spec.as_mut().unwrap().termination_grace_period_seconds = Some(3600);
+    let volume = json!([{"name": "v", "emptyDir": {}}]);
+    pod.spec.as_mut().unwrap().volumes = serde_json::from_value(volume).unwrap();
+    snapshot.pod = Arc::new(pod);
+    snapshot.evicted = Some("why".into());
+    let kills = plan(&snapshot, test_epoch()).actions.into_iter().find_map(|action| match action {
+        Action::BeginKill { kill, .. } => Some(kill.deadline),
+        _ => None,
+    });
+    assert_eq!(kills, Some(crate::clock::later(test_epoch(), Duration::from_secs(1))));
+    let current = &mut snapshot.containers.get_mut("nodejs").unwrap().current;
+    current.as_mut().unwrap().state = exited(137, test_epoch());
+    assert_eq!(names(&plan(&snapshot, test_epoch())), ["StopSandbox"]);
+    outcome::absorb(&mut snapshot, &Operation::StopSandbox, Outcome::SandboxStopped, test_epoch());
+    assert_eq!(names(&plan(&snapshot, test_epoch())), ["DropVolumes"]);
+    assert!(snapshot.holds_volumes());
+    outcome::absorb(&mut snapshot, &Operation::Volumes, Outcome::VolumesDropped, test_epoch());
+    assert_eq!(names(&plan(&snapshot, test_epoch())), Vec::<String>::new());
+    assert!(!snapshot.holds_volumes());
 }

@@ -31,6 +31,8 @@ pub(crate) struct PodSnapshot {
     pub(crate) sandbox: Option<SandboxFacts>,
     /// Volumes are in place.
     pub(crate) volumes_made: bool,
+    /// They were removed, as the pod is over.
+    pub(crate) volumes_gone: bool,
     /// What they show has changed since.
     pub(crate) volumes_stale: bool,
     /// When something in them wants to be renewed.
@@ -277,6 +279,7 @@ impl PodSnapshot {
             seen: now,
             sandbox: None,
             volumes_made: false,
+            volumes_gone: false,
             volumes_stale: false,
             volumes_renew: None,
             containers: BTreeMap::new(),

@@ -15,6 +15,20 @@ const LEFT_FOR_CONTAINERS: Duration = Duration::from_secs(2);
 /// Grace period of a pod that names none, as upstream's default has it.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
+impl PodSnapshot {
+    /// Whether it was evicted, by this kubelet or by an earlier run of it.
+    pub(crate) fn is_evicted(&self) -> bool {
+        let known = || self.known_status().is_some_and(|status| status.reason.as_deref() == Some("Evicted"));
+        self.evicted.is_some() || known()
+    }
+
+    /// Whether there may be volumes of it on the node.
+    pub(crate) fn holds_volumes(&self) -> bool {
+        let has_any = self.spec().and_then(|spec| spec.volumes.as_ref()).is_some_and(|all| !all.is_empty());
+        has_any && !self.volumes_gone
+    }
+}
+
 /// How long connections may take to finish: half of the grace period, and at most all but 2 s of it. The
 /// rest is the containers' own. Examples: grace 30 s: 15 s; 3 s: 1 s; 2 s: none.
 pub(crate) fn drain_limit(grace: Duration) -> Duration {

@@ -26,6 +26,8 @@ pub(crate) struct PodView {
 pub(crate) struct Budget {
     /// It has ended, or is about to.
     pub(crate) is_over: bool,
+    /// It was evicted, and holds something still: processes, or volumes.
+    pub(crate) is_leaving: bool,
     /// `spec.priority`.
     pub(crate) priority: i32,
     /// The cluster itself needs it.
@@ -70,6 +72,7 @@ impl Budget {
         });
         Budget {
             is_over: snapshot.termination.is_some() || super::status::is_over(status),
+            is_leaving: snapshot.is_evicted() && (snapshot.is_anything_alive() || snapshot.holds_volumes()),
             priority,
             is_critical: priority >= CRITICAL,
             memory_request: requests.sum(),

@@ -119,4 +119,7 @@ async fn a_pod_that_is_evicted_fails_and_says_why() {
     world.until("stopped", |world| world.count("stop_sandbox") == 1).await;
     let state = world.get("pod", "/status/containerStatuses/0/state/terminated");
     assert!(state.is_object(), "{state}");
+    let volume = world.dir.path().join("pods/uid-pod/volumes/v");
+    world.until("volumes gone", |_| !volume.exists()).await;
+    world.until("file systems gone", |world| world.state.lock().mounts.is_empty()).await;
 }

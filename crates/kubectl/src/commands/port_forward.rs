@@ -4,7 +4,7 @@ use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag};
 use crate::object::{self, list, number, text};
-use crate::{pod_target, remote, watch};
+use crate::{pod_target, remote};
 use futures::future::select_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -345,26 +345,21 @@ async fn forward(pods: &Api<Pod>, pod: &str, mut local: TcpStream, port: u16) ->
     }
 }
 
-/// Waits until the pod is gone or has ended.
+/// Waits until the pod is gone, has ended or is another of the same name.
 async fn lost(context: &Context, pod: &Value) -> Outcome {
-    let path = context.resource("pods").await?.collection(object::namespace(pod));
-    let query = vec![
-        ("watch".to_owned(), "true".to_owned()),
-        ("fieldSelector".to_owned(), format!("metadata.name={}", object::name(pod))),
-    ];
+    let over = |now: &Value| {
+        matches!(text(now, "/status/phase"), "Succeeded" | "Failed")
+            || now["metadata"]["uid"] != pod["metadata"]["uid"]
+    };
     loop {
-        // Who may use pods need not be allowed to watch them.
-        let Ok(mut events) = watch::open(context, &path, &query, crate::client::JSON).await else {
-            return std::future::pending().await;
-        };
-        while let Some(Ok(event)) = watch::next(&mut events).await {
-            let ended = matches!(text(&event["object"], "/status/phase"), "Succeeded" | "Failed");
-            let other = event["object"]["metadata"]["uid"] != pod["metadata"]["uid"];
-            if event["type"] == "DELETED" || ended || event["type"] == "ADDED" && other {
-                return fail("lost connection to pod");
-            }
+        match pod_target::until(context, object::namespace(pod), object::name(pod), None, over).await {
+            Ok(_) => return fail("lost connection to pod"),
+            Err(error) if error.is_not_found() => return fail("lost connection to pod"),
+            // Who may use pods need not be allowed to read them.
+            Err(error) if error.reason() == "Forbidden" => return std::future::pending().await,
+            // Gone while it was watched, or no answer: the next look tells which.
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use regex::RegexSet;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// Its flags.
@@ -97,7 +98,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let serving =
         connections.run_until(async {
             loop {
-                let Ok((stream, _)) = listener.accept().await else { continue };
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of file descriptors, say: until some connection has ended.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 let (client, filter, prefix) = (client.clone(), filter.clone(), prefix.clone());
                 let service = service_fn(move |request| {
                     let (client, filter, prefix) = (client.clone(), filter.clone(), prefix.clone());
@@ -134,6 +139,9 @@ async fn answer(
     let path = request.uri().path();
     if !filter.passes(request.method().as_str(), host, path) {
         return refuse(StatusCode::FORBIDDEN, "Forbidden\n".into());
+    }
+    if request.headers().contains_key(header::UPGRADE) {
+        return refuse(StatusCode::NOT_IMPLEMENTED, "streams do not go through this proxy yet\n".into());
     }
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let Some(target) = target.strip_prefix(prefix.trim_end_matches('/')).filter(|t| t.starts_with('/'))

@@ -51,6 +51,8 @@ impl Client {
                     match frame {
                         Frame::Data { id, last, bytes } => self.hear(id, &bytes, last),
                         Frame::Reset { id } => self.refused.push(id),
+                        // Go's framer takes no other.
+                        Frame::Ping { id } => assert_ne!(id, 0),
                         _ => {}
                     }
                 }

@@ -21,6 +21,8 @@ const MOST_STREAMS: usize = 2000;
 const PIECE: usize = 16 * 1024;
 /// Pieces of one stream that wait to be taken, a mebibyte; then the whole connection waits, for a while.
 const WAITING: usize = 64;
+/// A question of ours, by its number: servers number theirs evenly, and Go's clients hang up at 0.
+const ASKED: u32 = 2;
 /// How long the other side may take to hang up once all is said.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -259,7 +261,7 @@ impl Reader {
             && !bytes.is_empty()
         {
             let queue = &self.queue;
-            let ask = || drop(queue.try_send(Said::Ping(0)));
+            let ask = || drop(queue.try_send(Said::Ping(ASKED)));
             if patience::wait(input.send(bytes), self.limit, ask).await.is_none() {
                 return self.give_up(id).await;
             }
@@ -295,7 +297,7 @@ async fn write<W: AsyncWrite>(
 ) -> io::Result<()> {
     let mut encoder = Encoder::new();
     let mut bytes = Vec::new();
-    for asked in (0..u32::MAX).step_by(2).cycle() {
+    for asked in (ASKED..u32::MAX).step_by(2).cycle() {
         let silent = tokio::time::timeout(ASKING, queued.recv()).await;
         let is_said = silent.is_ok();
         let mut next = match silent {

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod forgetting;
+pub(crate) mod index;
 pub(crate) mod observed;
 pub(crate) mod stale;
 pub(crate) mod tracked;
@@ -88,6 +89,10 @@ impl Proxy {
             Change::Slice(_) | Change::SliceGone(_) => false,
         };
         change.apply(&mut state.observed);
+        if !of_services {
+            let State { observed, withdrawals, .. } = &mut *state;
+            withdrawals.observe(observed);
+        }
         let listed = state.services_listed && state.slices_listed;
         drop(state);
         if listed {
@@ -146,9 +151,8 @@ impl Proxy {
 
     /// Looks at what is known now. What is withdrawn is so at once, before the rules follow.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Observed, &Withdrawals) -> T) -> T {
-        let State { observed, withdrawals, .. } = &mut *self.state.lock();
-        withdrawals.observe(observed);
-        look(observed, withdrawals)
+        let state = self.state.lock();
+        look(&state.observed, &state.withdrawals)
     }
 
     async fn wait_for_lists(&self) -> Result<(), NetworkError> {

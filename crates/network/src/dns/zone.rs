@@ -94,8 +94,11 @@ impl Zone {
             Subject::NameServer => addresses(name, kind, [IpAddr::V4(self.server)]),
             Subject::Branch => Found::Records { answers: Vec::new(), additionals: Vec::new() },
             Subject::Namespace(namespace) => {
-                let exists = known.observed.services.keys().any(|key| key.namespace == *namespace);
-                if exists { nothing() } else { Found::NoName }
+                if known.observed.has_namespace(namespace) {
+                    nothing()
+                } else {
+                    Found::NoName
+                }
             }
             Subject::Service(key) => self.of_service(known, key, name, kind),
             Subject::Endpoint(key, label) => {
@@ -152,7 +155,10 @@ impl Zone {
         if kind == RecordType::SRV {
             // Not in the specification, but CoreDNS answers so.
             let ports: Vec<Port> = self.ports(known, key, service).collect();
-            return self.locate(known, key, service, &ports, name, kind);
+            let found = self.locate(known, key, service, &ports, name, kind);
+            // Without ports there are no such records; the name exists all the same if it has others.
+            let exists = !service.headless || !endpoints(known, key).is_empty();
+            return if found == Found::NoName && exists { nothing() } else { found };
         }
         match service.cluster_ip {
             Some(address) => addresses(name, kind, [IpAddr::V4(address)]),
@@ -228,10 +234,8 @@ impl Zone {
     }
 
     fn of_address(&self, known: Known<'_>, address: IpAddr, name: &Name, kind: RecordType) -> Found {
-        let cluster_ip = |service: &&ServiceInfo| service.cluster_ip.map(IpAddr::V4) == Some(address);
-        let services = &known.observed.services;
-        let named = services.iter().find(|(_, service)| cluster_ip(service));
-        let mut names: Vec<Name> = named.map(|(key, _)| self.service_name(key)).into_iter().collect();
+        let named = known.observed.service_of(address);
+        let mut names: Vec<Name> = named.map(|key| self.service_name(key)).into_iter().collect();
         if names.is_empty() {
             for key in known.observed.services_at(address) {
                 let found = endpoints(known, key).into_iter().filter(|endpoint| endpoint.address == address);

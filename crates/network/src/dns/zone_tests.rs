@@ -98,6 +98,8 @@ const NXDOMAIN: &[&str] = &["NXDOMAIN"];
 #[case::unknown_namespace("kubia.other.svc", RecordType::A, NXDOMAIN)]
 #[case::namespace("ns.svc", RecordType::A, NODATA)]
 #[case::no_namespace("other.svc", RecordType::A, NXDOMAIN)]
+#[case::no_ports("early.ns.svc", RecordType::SRV, NODATA)]
+#[case::no_ports_and_no_pods("empty.ns.svc", RecordType::SRV, NXDOMAIN)]
 #[case::svc("svc", RecordType::A, NODATA)]
 #[case::nonsense("example.com", RecordType::A, NXDOMAIN)]
 #[case::headless("db.ns.svc", RecordType::A, &["A 10.244.0.5", "A 10.244.0.6"])]

@@ -1,5 +1,6 @@
 //! What the proxy knows of the API: services and endpoint slices, cut down to what it needs.
 
+use super::index::Index;
 use crate::rules::model::{Protocol, ServicePort};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
@@ -103,6 +104,7 @@ pub(crate) struct Observed {
     pub(crate) services: BTreeMap<Key, ServiceInfo>,
     /// By service, then by name of the slice.
     slices: BTreeMap<Key, BTreeMap<String, SliceInfo>>,
+    index: Index,
 }
 
 fn port(number: i32) -> Option<u16> {
@@ -207,22 +209,33 @@ impl<A: std::str::FromStr> EndpointInfo<A> {
 
 impl Observed {
     pub(crate) fn service(&mut self, service: &Service) {
-        self.services.insert(key(service), service.into());
+        self.service_gone(service);
+        let (key, info) = (key(service), ServiceInfo::from(service));
+        self.index.add_service(&key, &info);
+        self.services.insert(key, info);
     }
 
     pub(crate) fn service_gone(&mut self, service: &Service) {
-        self.services.remove(&key(service));
+        let key = key(service);
+        if let Some(info) = self.services.remove(&key) {
+            self.index.remove_service(&key, &info);
+        }
     }
 
     pub(crate) fn slice(&mut self, slice: &EndpointSlice) {
+        self.slice_gone(slice);
         let Some((service, name)) = owner(slice) else { return };
-        self.slices.entry(service).or_default().insert(name, slice.into());
+        let info = SliceInfo::from(slice);
+        self.index.add_slice(&service, &name, &info);
+        self.slices.entry(service).or_default().insert(name, info);
     }
 
     pub(crate) fn slice_gone(&mut self, slice: &EndpointSlice) {
         let Some((service, name)) = owner(slice) else { return };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(&name);
+            if let Some(info) = slices.remove(&name) {
+                self.index.remove_slice(&service, &name, &info);
+            }
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
@@ -230,11 +243,16 @@ impl Observed {
     }
 
     pub(crate) fn replace_services(&mut self, services: &[Service]) {
-        self.services = services.iter().map(|service| (key(service), service.into())).collect();
+        for (key, info) in std::mem::take(&mut self.services) {
+            self.index.remove_service(&key, &info);
+        }
+        services.iter().for_each(|service| self.service(service));
     }
 
     pub(crate) fn replace_slices(&mut self, slices: &[EndpointSlice]) {
-        self.slices.clear();
+        for (service, slices) in std::mem::take(&mut self.slices) {
+            slices.iter().for_each(|(name, info)| self.index.remove_slice(&service, name, info));
+        }
         slices.iter().for_each(|slice| self.slice(slice));
     }
 
@@ -254,12 +272,22 @@ impl Observed {
     }
 
     /// The services that list an address.
-    pub(crate) fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
-        let lists = move |slice: &SliceInfo| match address {
-            IpAddr::V4(v4) => slice.endpoints.iter().any(|endpoint| endpoint.address == v4),
-            IpAddr::V6(v6) => slice.endpoints_v6.iter().any(|endpoint| endpoint.address == v6),
-        };
-        self.slices.iter().filter(move |(_, slices)| slices.values().any(lists)).map(|(key, _)| key)
+    pub(crate) fn services_at(&self, address: IpAddr) -> BTreeSet<&Key> {
+        self.index.services_at(address)
+    }
+
+    /// The service with a ClusterIP.
+    pub(crate) fn service_of(&self, address: IpAddr) -> Option<&Key> {
+        match address {
+            IpAddr::V4(address) => self.index.service_of(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Whether there is a service in a namespace.
+    pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
+        let from = Key { namespace: namespace.to_owned(), name: String::new() };
+        self.services.range(from..).next().is_some_and(|(key, _)| key.namespace == namespace)
     }
 
     /// Where new connections to a port of a service go: the ready endpoints; if there are none, those that

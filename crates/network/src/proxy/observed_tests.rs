@@ -140,3 +140,37 @@ fn the_balancers_address_is_translated_for_udp_only() {
     assert_eq!(addresses(0), ["192.0.2.7"]);
     assert_eq!(addresses(1), ["192.0.2.7", "127.0.0.1"]);
 }
+
+#[test]
+fn addresses_lead_to_their_services_through_every_change() {
+    let mut observed = Observed::default();
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let at = |observed: &Observed, text| {
+        observed.services_at(address(text)).into_iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let of = |observed: &Observed, text| observed.service_of(address(text)).map(ToString::to_string);
+    let key = || "default/kubia".to_owned();
+    observed.service(&service());
+    observed.slice(&slice(&[READY]));
+    assert_eq!((of(&observed, "10.96.0.10"), of(&observed, "10.96.0.9")), (Some(key()), None));
+    assert!(observed.has_namespace("default") && !observed.has_namespace("defaul"));
+    assert_eq!(at(&observed, READY.0), [key()]);
+    let mut another = slice(&[READY]);
+    another.metadata.name = Some("kubia-y".into());
+    observed.slice(&another);
+    observed.slice(&slice(&[STARTING]));
+    assert_eq!((at(&observed, READY.0), at(&observed, STARTING.0)), (vec![key()], vec![key()]));
+    observed.slice_gone(&another);
+    assert!(at(&observed, READY.0).is_empty());
+    observed.replace_slices(&[slice(&[READY])]);
+    assert_eq!((at(&observed, READY.0), at(&observed, STARTING.0)), (vec![key()], vec![]));
+
+    let mut moved = service();
+    moved.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.11".into());
+    observed.service(&moved);
+    assert_eq!((of(&observed, "10.96.0.11"), of(&observed, "10.96.0.10")), (Some(key()), None));
+    observed.replace_services(&[service()]);
+    assert_eq!((of(&observed, "10.96.0.10"), of(&observed, "10.96.0.11")), (Some(key()), None));
+    observed.service_gone(&service());
+    assert!(of(&observed, "10.96.0.10").is_none() && !observed.has_namespace("default"));
+}

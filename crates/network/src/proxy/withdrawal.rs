@@ -33,7 +33,7 @@ impl Withdrawals {
         }
     }
 
-    /// Takes note of what the slices say now.
+    /// Takes note of what the slices say now; to be called whenever they changed.
     pub(crate) fn observe(&mut self, observed: &Observed) {
         if self.active.is_empty() && self.stale.is_empty() {
             return;

@@ -48,7 +48,9 @@ impl Allocator {
     pub(crate) fn release(&mut self, id: &str) -> Option<Ipv4Addr> {
         let address = self.held.remove(id)?;
         self.taken.remove(&address);
-        self.freed.push_back(address);
+        if self.may_give(address) {
+            self.freed.push_back(address);
+        }
         Some(address)
     }
 
@@ -65,7 +67,7 @@ impl Allocator {
             let first = self.fresh;
             self.fresh = u32::from(highest).saturating_add(1);
             let skipped = (first..u32::from(highest)).map(Ipv4Addr::from);
-            self.freed = skipped.filter(|address| !self.taken.contains(address)).collect();
+            self.freed = skipped.filter(|address| self.may_give(*address)).collect();
         }
     }
 
@@ -75,15 +77,25 @@ impl Allocator {
     }
 
     fn next_fresh(&mut self) -> Option<Ipv4Addr> {
-        let end = u32::from(self.cidr.broadcast()).saturating_sub(reserved(self.cidr));
-        while self.fresh < end {
+        while self.fresh < self.end() {
             let address = Ipv4Addr::from(self.fresh);
             self.fresh += 1;
-            if !self.taken.contains(&address) {
+            if self.may_give(address) {
                 return Some(address);
             }
         }
         None
+    }
+
+    /// The first address behind those that may be given out.
+    fn end(&self) -> u32 {
+        u32::from(self.cidr.broadcast()).saturating_sub(reserved(self.cidr))
+    }
+
+    /// Whether an address is a pod's to have, and nobody has it.
+    fn may_give(&self, address: Ipv4Addr) -> bool {
+        let first = u32::from(self.cidr.network()).saturating_add(2);
+        (first..self.end()).contains(&u32::from(address)) && !self.taken.contains(&address)
     }
 }
 
@@ -152,5 +164,19 @@ mod tests {
         let expected = ["10.244.0.5", "10.244.0.6", "10.244.0.2", "10.244.0.3"];
         assert_eq!(next, expected.map(|text| Some(ip(text))));
         assert_eq!(a.allocate("h"), None);
+    }
+
+    #[test]
+    fn what_is_not_a_pods_to_have_is_not_given_out_again_either() {
+        let mut a = allocator("10.244.0.0/26");
+        // As a version without the last two reserved gave it, and as another CIDR had it.
+        let adopted = ["10.244.0.62", "192.168.7.9", "10.244.0.1"].map(ip);
+        a.adopt(&adopted.map(|address| (address.to_string(), address)));
+        for address in adopted {
+            assert_eq!(a.release(&address.to_string()), Some(address));
+        }
+        let given: Vec<Ipv4Addr> = (0..64).map_while(|number| a.allocate(&number.to_string())).collect();
+        assert_eq!((given.len(), given.iter().max()), (59, Some(&ip("10.244.0.60"))));
+        assert_eq!(given.iter().min(), Some(&ip("10.244.0.2")));
     }
 }

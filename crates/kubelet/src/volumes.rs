@@ -208,12 +208,20 @@ pub(crate) fn mounts(
             }
             None => root,
         };
+        if mount.mount_propagation.as_deref() == Some("Bidirectional") {
+            let name = &mount.name;
+            return Err(format!("mountPropagation Bidirectional of volumeMount \"{name}\" is not supported"));
+        }
+        let recursive = mount.recursive_read_only.as_deref();
         // What comes from objects is written by the kubelet only.
         let is_fixed = content::is_written(volume);
         mounts.push(Mount {
             container_path: mount.mount_path.clone(),
             host_path,
             read_only: is_fixed || mount.read_only.unwrap_or(false),
+            // Where Sagong runs at all the kernel can do it.
+            recursive_read_only: mount.read_only == Some(true)
+                && matches!(recursive, Some("Enabled" | "IfPossible")),
         });
     }
     Ok(mounts)
@@ -223,4 +231,32 @@ pub(crate) fn mounts(
 fn sub_path(mount: &VolumeMount, values: &BTreeMap<String, String>) -> Option<String> {
     let expr = mount.sub_path_expr.as_ref().map(|text| expand(text, values));
     expr.or_else(|| mount.sub_path.clone()).filter(|sub| !sub.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case::writable(json!({}), Some((false, false)))]
+    #[case::read_only(json!({"readOnly": true, "mountPropagation": "HostToContainer"}), Some((true, false)))]
+    #[case::all_below(json!({"readOnly": true, "recursiveReadOnly": "Enabled"}), Some((true, true)))]
+    #[case::if_possible(json!({"readOnly": true, "recursiveReadOnly": "IfPossible"}), Some((true, true)))]
+    #[case::disabled(json!({"readOnly": true, "recursiveReadOnly": "Disabled"}), Some((true, false)))]
+    #[case::to_the_host(json!({"mountPropagation": "Bidirectional"}), None)]
+    fn mounts_are_as_asked_for_or_refused(
+        #[case] mut mount: serde_json::Value,
+        #[case] expected: Option<(bool, bool)>,
+    ) {
+        (mount["name"], mount["mountPath"]) = (json!("v"), json!("/v"));
+        let container = json!({"name": "main", "volumeMounts": [mount]});
+        let volumes = json!([{"name": "v", "emptyDir": {}}]);
+        let pod = json!({"metadata": {}, "spec": {"containers": [container], "volumes": volumes}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let spec = pod.spec.as_ref().unwrap().containers[0].clone();
+        let made = mounts(Path::new("/pod"), &pod, &spec, &BTreeMap::new()).ok();
+        assert_eq!(made.map(|made| (made[0].read_only, made[0].recursive_read_only)), expected);
+    }
 }

@@ -68,6 +68,9 @@ pub struct Mount {
     pub host_path: PathBuf,
     /// Whether the container may not write.
     pub read_only: bool,
+    /// Whether it may not write to what is mounted below either (`recursiveReadOnly`).
+    #[serde(default)]
+    pub recursive_read_only: bool,
 }
 
 /// Limits of a container.

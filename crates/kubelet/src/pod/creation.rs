@@ -171,7 +171,8 @@ impl Context {
         ];
         for (container_path, host_path) in files {
             if mounts.iter().all(|mount| mount.container_path != container_path) {
-                mounts.push(Mount { container_path, host_path, read_only: false });
+                let (read_only, recursive_read_only) = (false, false);
+                mounts.push(Mount { container_path, host_path, read_only, recursive_read_only });
             }
         }
         Ok(mounts)

@@ -82,8 +82,12 @@ async fn mounts_are_read_only_when_asked_and_the_working_directory_is_made() {
     let mut bench = Bench::new();
     let host = bench.directory.path().join("volume");
     std::fs::create_dir(&host).expect("volume");
-    let mount =
-        |path: &str, read_only| Mount { container_path: path.to_owned(), host_path: host.clone(), read_only };
+    let mount = |path: &str, read_only| Mount {
+        container_path: path.to_owned(),
+        host_path: host.clone(),
+        read_only,
+        recursive_read_only: false,
+    };
     let mut config =
         bench.container_config(&["cwd", "write", "/rw/file", "write", "/ro/file", "cat", "/ro/file"]);
     config.mounts = vec![mount("/ro", true), mount("/rw", false)];
@@ -93,6 +97,69 @@ async fn mounts_are_read_only_when_asked_and_the_working_directory_is_made() {
         log,
         ["stdout F /made/for/it", "stdout F Ok(())", "stdout F Err(ReadOnlyFilesystem)", "stdout F x"]
     );
+}
+
+/// A directory with memory mounted in its `sub`, where what the host mounts later is told to whoever has it.
+struct Nested(std::path::PathBuf);
+
+impl Nested {
+    fn new(directory: &std::path::Path) -> Self {
+        let host = directory.join("nested");
+        std::fs::create_dir_all(&host).expect("directory");
+        rustix::mount::mount_bind(&host, &host).expect("bind");
+        let shared = rustix::mount::MountPropagationFlags::SHARED;
+        rustix::mount::mount_change(&host, shared).expect("shared");
+        let nested = Self(host);
+        nested.mount("sub");
+        nested
+    }
+
+    fn mount(&self, name: &str) {
+        let sub = self.0.join(name);
+        std::fs::create_dir_all(&sub).expect("directory");
+        rustix::mount::mount("tmpfs", &sub, "tmpfs", rustix::mount::MountFlags::empty(), None)
+            .expect("tmpfs");
+        std::fs::write(sub.join("file"), "there").expect("file");
+    }
+
+    fn shown(&self, path: &str, read_only: bool, recursive_read_only: bool) -> Mount {
+        Mount { container_path: path.to_owned(), host_path: self.0.clone(), read_only, recursive_read_only }
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        for path in ["sub", "later", "."] {
+            let _ = rustix::mount::unmount(self.0.join(path), flags);
+        }
+    }
+}
+
+#[tokio::test]
+async fn read_only_may_mean_what_is_mounted_below_as_well() {
+    let mut bench = Bench::new();
+    let nested = Nested::new(bench.directory.path());
+    let mut config =
+        bench.container_config(&["write", "/ro/sub/new", "write", "/rro/new", "write", "/rro/sub/new"]);
+    config.mounts = vec![nested.shown("/ro", true, false), nested.shown("/rro", true, true)];
+    let (_, log) = bench.complete(config).await;
+    let refused = "stdout F Err(ReadOnlyFilesystem)";
+    assert_eq!(log, ["stdout F Ok(())", refused, refused]);
+}
+
+#[tokio::test]
+async fn what_the_host_mounts_later_is_seen() {
+    let bench = Bench::new();
+    let nested = Nested::new(bench.directory.path());
+    let mut config = bench.container_config(&["sleep", "600000"]);
+    config.mounts = vec![nested.shown("/v", false, false)];
+    let container = bench.run(config).await;
+    nested.mount("later");
+    let command = ["actor", "cat", "/v/later/file"].map(str::to_owned);
+    let output =
+        bench.runtime.exec(&container.id, &command, std::time::Duration::from_secs(30)).await.expect("exec");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "there\n");
 }
 
 #[tokio::test]
@@ -173,8 +240,12 @@ async fn a_mount_of_nothing_is_refused_by_name() {
     let bench = Bench::new();
     let sandbox = bench.sandbox().await;
     let mut config = bench.container_config(&[]);
-    config.mounts =
-        vec![Mount { container_path: "/data".to_owned(), host_path: "/no/such".into(), read_only: false }];
+    config.mounts = vec![Mount {
+        container_path: "/data".to_owned(),
+        host_path: "/no/such".into(),
+        read_only: false,
+        recursive_read_only: false,
+    }];
     let error = bench.runtime.create_container(&sandbox.id, config).await.expect_err("refused");
     assert!(error.to_string().contains("/no/such: No such file"), "{error}");
 }
@@ -187,7 +258,12 @@ async fn a_start_that_fails_inside_says_where() {
     let mut config = bench.container_config(&[]);
     let host_path = bench.directory.path().join("volume");
     std::fs::create_dir(&host_path).expect("volume");
-    config.mounts = vec![Mount { container_path: "/file".to_owned(), host_path, read_only: false }];
+    config.mounts = vec![Mount {
+        container_path: "/file".to_owned(),
+        host_path,
+        read_only: false,
+        recursive_read_only: false,
+    }];
     let container = bench.runtime.create_container(&sandbox.id, config).await.expect("create");
     let error = bench.runtime.start_container(&container.id).await.expect_err("refused");
     let message = error.to_string();

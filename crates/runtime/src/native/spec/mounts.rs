@@ -11,8 +11,14 @@ pub(super) fn plan(inputs: &Inputs<'_>) -> Result<Vec<Mount>, OciSpecError> {
     mounts.extend(cgroups(inputs)?);
     let mut own = Vec::new();
     for mount in &inputs.container.mounts {
-        let mode = if mount.read_only { "ro" } else { "rw" };
-        own.push(bind(&mount.host_path, Path::new(&mount.container_path), &["rbind", "rprivate", mode])?);
+        let mode = match (mount.recursive_read_only, mount.read_only) {
+            (true, _) => "rro",
+            (false, true) => "ro",
+            (false, false) => "rw",
+        };
+        // What the host mounts below later is seen (`HostToContainer`): libcontainer makes every mount a slave of the
+        // host's and passes over what is said about that.
+        own.push(bind(&mount.host_path, Path::new(&mount.container_path), &["rbind", "rslave", mode])?);
     }
     // What is mounted inside of another mount has to come after it.
     own.sort_by_key(|mount| mount.destination().components().count());

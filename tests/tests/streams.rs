@@ -247,6 +247,33 @@ fn a_client_that_is_killed_leaves_no_process() {
 }
 
 #[test]
+fn a_server_that_reads_nothing_holds_up_no_other_port() {
+    let Some(bench) = Bench::new() else { return };
+    let script = "nc -ll -p 7000 -e sleep 1000000 & nc -ll -p 7777 -e cat & exec sleep 1000000";
+    bench.run_pod("deaf", script, "");
+    for program in [Some(PathBuf::from("kubectl")), old_kubectl()].into_iter().flatten() {
+        let (stuck, echo) = (free_port(), free_port());
+        let ports = [format!("{stuck}:7000"), format!("{echo}:7777")];
+        let command = bench.kubectl(&["port-forward", "pod/deaf", &ports[0], &ports[1]]);
+        let mut command = with_program(&command, &program);
+        let mut forward = Running(command.stdout(Stdio::null()).spawn().unwrap());
+        let connect = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok();
+        let mut deaf = eventually("a connection to be taken", || connect(stuck));
+        let talk = std::thread::spawn(move || while deaf.write_all(&[0; MEBIBYTE]).is_ok() {});
+        std::thread::sleep(Duration::from_secs(1)); // until every buffer on the way is full; nothing tells
+        let mut other = eventually("a connection to be taken", || connect(echo));
+        other.set_read_timeout(Some(PATIENCE)).unwrap();
+        other.write_all(b"hello").unwrap();
+        let mut heard = [0; 5];
+        other.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
+        assert!(forward.0.try_wait().unwrap().is_none(), "kubectl goes on");
+        drop(forward);
+        talk.join().unwrap();
+    }
+}
+
+#[test]
 fn what_does_not_run_is_refused_as_upstream_refuses_it() {
     let Some(bench) = Bench::new() else { return };
     let pod = |name: &str, more: &str| {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // a panic is how a test fails
 
 pub mod load;
+pub mod tools;
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -224,6 +225,44 @@ impl Cluster {
     pub fn curl(&self, address: &str, count: usize) -> Vec<String> {
         (0..count).map(|_| stdout(Command::new("curl").args(["-sS", "--max-time", "10", address]))).collect()
     }
+
+    /// Six hex digits in the names of all it makes on the host.
+    pub fn instance(&self) -> String {
+        let status = run(&mut self.sagong(&["status", "-o", "json"])).stdout;
+        let status: Value = serde_json::from_slice(&status).unwrap();
+        status["instance"].as_str().expect("no data directory").to_owned()
+    }
+
+    /// What can be seen of this cluster on the machine, others aside: mounts, links, nft tables, cgroups, and
+    /// processes in these cgroups or with its data directory on their command lines.
+    pub fn traces(&self, instance: &str) -> BTreeSet<String> {
+        let data = self.data_dir().display().to_string();
+        let is_ours = |text: &str| text.contains(&data) || text.contains(&format!("sagong-{instance}"));
+        let mut traces = BTreeSet::new();
+        let mut note = |kind: &str, items: Vec<String>| {
+            traces.extend(items.into_iter().map(|item| format!("{kind} {item}")));
+        };
+        let ours = |text: String| text.lines().filter(|line| is_ours(line)).map(str::to_owned).collect();
+        note("mount", ours(std::fs::read_to_string("/proc/self/mounts").unwrap()));
+        let links = std::fs::read_dir("/sys/class/net").unwrap();
+        let links = links.map(|link| link.unwrap().file_name().to_string_lossy().into_owned());
+        let prefixes = [format!("sg{instance}"), format!("sg-{instance}")];
+        note("link", links.filter(|link| prefixes.iter().any(|prefix| link.starts_with(prefix))).collect());
+        let shell = |script: &str| ours(stdout(Command::new("sh").args(["-c", script])));
+        note("nft", shell("PATH=$PATH:/usr/sbin nft list tables"));
+        note("cgroup", shell("find /sys/fs/cgroup -type d 2>/dev/null; true"));
+        note("runtime", shell("find /run -maxdepth 1 2>/dev/null; true"));
+        note("process", processes().into_iter().filter(|process| is_ours(process)).collect());
+        traces
+    }
+}
+
+/// Command line and cgroups of every process.
+fn processes() -> Vec<String> {
+    let read = |entry: &std::path::Path, file: &str| std::fs::read(entry.join(file)).unwrap_or_default();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let texts = entries.map(|entry| [read(&entry.path(), "cmdline"), read(&entry.path(), "cgroup")].concat());
+    texts.map(|bytes| String::from_utf8_lossy(&bytes).replace(['\0', '\n'], " ")).collect()
 }
 
 impl Drop for Cluster {
@@ -273,33 +312,3 @@ pub fn kubia_root() -> PathBuf {
     root.path().to_path_buf()
 }
 
-/// What clusters leave on a machine, by kind: to be compared before and after.
-pub fn traces() -> BTreeSet<String> {
-    let mut traces = BTreeSet::new();
-    let mut note = |kind: &str, items: Vec<String>| {
-        traces.extend(items.into_iter().map(|item| format!("{kind} {item}")))
-    };
-    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    note("mount", lines(mounts).into_iter().filter(|line| line.contains("sagong")).collect());
-    let links = std::fs::read_dir("/sys/class/net").unwrap();
-    note("link", links.map(|link| link.unwrap().file_name().to_string_lossy().into_owned()).collect());
-    note("nft", lines(stdout(Command::new("sh").args(["-c", "PATH=$PATH:/usr/sbin nft list tables"]))));
-    let find = "find /sys/fs/cgroup -type d -name '*sagong*' 2>/dev/null; true";
-    note("cgroup", lines(stdout(Command::new("sh").args(["-c", find]))));
-    note("process", processes());
-    note("route", lines(std::fs::read_to_string("/proc/net/route").unwrap()));
-    traces
-}
-
-/// Command lines of the shims, the clusters' processes and their containers.
-fn processes() -> Vec<String> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let commands = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let texts = commands.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "));
-    texts
-        .filter(|text| {
-            text.contains("sagong shim") || text.contains("sagong up") || text.starts_with("/kubia")
-        })
-        .collect()
-}

@@ -2,24 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use sagong_tests::{Cluster, eventually, example, have, stdout};
+use sagong_tests::{Cluster, eventually, example, have, tools};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::process::Command;
-
-/// Puts an image `tools` with busybox and the caller into a cluster's store.
-fn load_tools(cluster: &Cluster) {
-    let root = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(root.path().join("bin")).unwrap();
-    std::fs::copy("/bin/busybox", root.path().join("bin/sh")).unwrap();
-    std::fs::copy("/bin/busybox", root.path().join("bin/nslookup")).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("native/caller.rs");
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition=2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"]);
-    stdout(rustc.arg(source).arg("-o").arg(root.path().join("bin/caller")));
-    let root = root.path().to_str().unwrap();
-    stdout(&mut cluster.sagong(&["image", "import", root, "test/tools:1", "--entrypoint", "/bin/caller"]));
-}
 
 /// Runs a command in a pod and gives what it printed.
 fn in_a_pod(cluster: &Cluster, name: &str, spec: Value, command: &[&str]) -> String {
@@ -42,7 +26,7 @@ fn stage() -> Option<Cluster> {
         return None;
     }
     let cluster = Cluster::start();
-    load_tools(&cluster);
+    tools::load(&cluster);
     cluster.kubectl(&["create", "-f", &example("kubia-deployment-v1.yaml")]);
     let port = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
     let services = [
@@ -151,26 +135,20 @@ fn pods_resolve_services_headless_ones_ports_addresses_and_aliases() {
 fn a_rolling_update_loses_nothing_for_pods_that_call_by_name() {
     let Some(cluster) = stage() else { return };
     cluster.kubectl(&["delete", "pod", "named"]);
-    for name in ["caller-1", "caller-2"] {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
-            "containers": [{"name": "tools", "image": "test/tools:1", "args": ["load", "kubia", "80"]}]}});
-        cluster.kubectl_stdin(&["create"], &pod.to_string());
-    }
+    let callers = ["caller-1", "caller-2"];
+    callers.iter().for_each(|name| tools::call_by_name(&cluster, name, 80));
     let answered = |name: &str, version: &str| {
         eventually(&format!("{name} to be answered by {version}"), || {
             cluster.kubectl(&["logs", name]).contains(&format!("\"{version}\": ")).then_some(())
         });
     };
-    let callers = ["caller-1", "caller-2"];
-    for (image, version) in [("luksa/kubia:v2", "v2"), ("luksa/kubia:v4", "v4")] {
-        callers.iter().for_each(|name| answered(name, "v1"));
+    for (old, image, version) in [("v1", "luksa/kubia:v2", "v2"), ("v2", "luksa/kubia:v4", "v4")] {
+        callers.iter().for_each(|name| answered(name, old));
         cluster.kubectl(&["set", "image", "deployment", "kubia", &format!("nodejs={image}")]);
         cluster.kubectl(&["rollout", "status", "deployment", "kubia", "--timeout=60s"]);
         callers.iter().for_each(|name| answered(name, version));
     }
     for name in callers {
-        let printed = cluster.kubectl(&["logs", name]);
-        let failed: Vec<&str> = printed.lines().filter(|line| line.starts_with("FAILED")).collect();
-        assert!(failed.is_empty(), "{name}: {failed:?}");
+        assert_eq!(tools::failures(&cluster, name), [] as [String; 0], "{name}");
     }
 }

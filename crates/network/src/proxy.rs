@@ -118,6 +118,10 @@ impl Proxy {
     async fn follow_changes(&self) {
         loop {
             self.dirty.notified().await;
+            // Somebody's address was restored; the rules of an earlier run stay until it is known what should be.
+            if !self.is_listed() {
+                continue;
+            }
             if let Err(error) = self.apply().await {
                 tracing::error!(%error, "service rules not applied, trying again");
                 tokio::time::sleep(RETRY).await;

@@ -233,8 +233,8 @@ impl Cluster {
         status["instance"].as_str().expect("no data directory").to_owned()
     }
 
-    /// What can be seen of this cluster on the machine, others aside: mounts, links, nft tables, cgroups, and
-    /// processes in these cgroups or with its data directory on their command lines.
+    /// What can be seen of this cluster on the machine, others aside: mounts, links, routes, nft tables, cgroups,
+    /// and processes in these cgroups or with its data directory on their command lines.
     pub fn traces(&self, instance: &str) -> BTreeSet<String> {
         let data = self.data_dir().display().to_string();
         let is_ours = |text: &str| text.contains(&data) || text.contains(&format!("sagong-{instance}"));
@@ -248,6 +248,15 @@ impl Cluster {
         let links = links.map(|link| link.unwrap().file_name().to_string_lossy().into_owned());
         let prefixes = [format!("sg{instance}"), format!("sg-{instance}")];
         note("link", links.filter(|link| prefixes.iter().any(|prefix| link.starts_with(prefix))).collect());
+        let networks = self.networks.iter().map(|network| network.split('/').next().unwrap());
+        // As the kernel prints them: `0A640000` backwards.
+        let networks: Vec<String> = networks
+            .map(|base| u32::from_le_bytes(base.parse::<std::net::Ipv4Addr>().unwrap().octets()))
+            .map(|base| format!("\t{base:08X}\t"))
+            .collect();
+        let routes = std::fs::read_to_string("/proc/net/route").unwrap();
+        let is_here = |route: &&str| networks.iter().any(|network| route.contains(network));
+        note("route", routes.lines().filter(is_here).map(str::to_owned).collect());
         let shell = |script: &str| ours(stdout(Command::new("sh").args(["-c", script])));
         note("nft", shell("PATH=$PATH:/usr/sbin nft list tables"));
         note("cgroup", shell("find /sys/fs/cgroup -type d 2>/dev/null; true"));
@@ -257,12 +266,15 @@ impl Cluster {
     }
 }
 
-/// Command line and cgroups of every process.
+/// Command line and cgroups of every process. (Those that have ended and wait for init have no command line.)
 fn processes() -> Vec<String> {
-    let read = |entry: &std::path::Path, file: &str| std::fs::read(entry.join(file)).unwrap_or_default();
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let texts = entries.map(|entry| [read(&entry.path(), "cmdline"), read(&entry.path(), "cgroup")].concat());
-    texts.map(|bytes| String::from_utf8_lossy(&bytes).replace(['\0', '\n'], " ")).collect()
+    let read = |entry: &std::path::Path, file: &str| {
+        let bytes = std::fs::read(entry.join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace(['\0', '\n'], " ")
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let alive = entries.filter(|entry| !read(entry, "cmdline").is_empty());
+    alive.map(|entry| read(&entry, "cmdline") + &read(&entry, "cgroup")).collect()
 }
 
 impl Drop for Cluster {
@@ -311,4 +323,3 @@ pub fn kubia_root() -> PathBuf {
     });
     root.path().to_path_buf()
 }
-

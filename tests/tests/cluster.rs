@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use sagong_tests::{Cluster, eventually, example, have, run, stdout, traces};
+use sagong_tests::{Cluster, eventually, example, have, run, stdout};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -29,14 +29,16 @@ fn down_leaves_no_process_mount_namespace_link_table_or_cgroup() {
     if !have("kubectl") {
         return;
     }
-    let before = traces();
     let cluster = Cluster::start();
+    let instance = cluster.instance();
     create_deployment(&cluster);
     cluster.kubectl(&["expose", "deployment", "kubia", "--port=8080", "--type=NodePort"]);
-    assert!(traces().len() > before.len() + 3, "the cluster leaves traces while it runs");
+    let seen = cluster.traces(&instance);
+    for kind in ["mount", "link", "route", "nft", "cgroup", "runtime", "process"] {
+        assert!(seen.iter().any(|trace| trace.starts_with(kind)), "no {kind} while it runs: {seen:#?}");
+    }
     stdout(&mut cluster.sagong(&["down"]));
-    let after = traces();
-    let left: Vec<&String> = after.difference(&before).collect();
+    let left = cluster.traces(&instance);
     assert!(left.is_empty(), "{left:#?}");
     assert!(cluster.data_dir().exists(), "down keeps the objects");
     stdout(&mut cluster.sagong(&["down", "--purge"]));

@@ -15,6 +15,9 @@ use std::process::ExitCode;
 struct Report {
     running: bool,
     data_dir: String,
+    /// Six hex digits in the names of all the cluster makes on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<u32>,
     /// Resident memory of the process, in bytes.
@@ -58,6 +61,7 @@ async fn observe(directory: &std::path::Path) -> Result<Report> {
     let mut report = Report {
         running: false,
         data_dir: directory.display().to_string(),
+        instance: None,
         process: None,
         memory: None,
         server: None,
@@ -66,6 +70,7 @@ async fn observe(directory: &std::path::Path) -> Result<Report> {
         problem: None,
     };
     let Some(data) = DataDir::existing(directory)? else { return Ok(report) };
+    report.instance = Some(data.instance());
     report.process = data.running()?;
     let Some(pid) = report.process else { return Ok(report) };
     report.running = true;

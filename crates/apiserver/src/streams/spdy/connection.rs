@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Streams of a connection at once.
-const MOST_STREAMS: usize = 2000;
+const MOST_STREAMS: usize = 512;
 /// Bytes read at once, and most bytes in one data frame that is written.
 const PIECE: usize = 16 * 1024;
-/// Pieces of one stream that wait to be taken, a mebibyte; then the whole connection waits, for a while.
-const WAITING: usize = 64;
+/// Pieces of one stream that wait to be taken, 256 KiB; then the whole connection waits, for a while. With the most
+/// streams a client can make the server keep 128 MiB.
+const WAITING: usize = 16;
 /// A question of ours, by its number: servers number theirs evenly, and Go's clients hang up at 0.
 const ASKED: u32 = 2;
 /// How long the other side may take to hang up once all is said.

@@ -540,7 +540,10 @@ async fn what_is_stored_survives_a_restart_and_so_do_allocations() {
     };
     // The store's file is free again once everything that held it has gone.
     let api = loop {
-        match std::panic::AssertUnwindSafe(support::api(dir.path(), &pki, Default::default())).catch_unwind().await {
+        match std::panic::AssertUnwindSafe(support::api(dir.path(), &pki, Default::default()))
+            .catch_unwind()
+            .await
+        {
             Ok(api) => break api,
             Err(_) => tokio::task::yield_now().await,
         }

@@ -58,7 +58,7 @@ pub(super) fn write(path: &Path, payload: &Payload, group: Option<u32>) -> io::R
         std::fs::rename(&next, &current)
     });
     if let Err(error) = written {
-        let _ = std::fs::remove_dir_all(&fresh);
+        let _ = sagong_image::remove_tree(&fresh);
         return Err(error);
     }
     link(path, payload)?;
@@ -167,7 +167,7 @@ fn remove_others(path: &Path, keep: Option<&Path>) -> io::Result<()> {
             && name.to_string_lossy().starts_with("..")
             && Some(Path::new(&name)) != keep
         {
-            std::fs::remove_dir_all(entry.path())?;
+            sagong_image::remove_tree(&entry.path())?;
         }
     }
     Ok(())

@@ -115,6 +115,29 @@ fn a_service_that_cannot_remember_more_clients_serves_them_all_the_same() {
 }
 
 #[test]
+fn clients_are_remembered_across_a_restart() {
+    on_a_fresh_host(|| async {
+        let first = World::new().await;
+        let pods = ["a", "b", "c", "d"].map(|name| (name, Pod::new()));
+        let mut all = Vec::new();
+        for (name, pod) in &pods {
+            all.push(first.attach(name, pod).await);
+            pod.serve(name);
+        }
+        let spec = json!({"sessionAffinity": "ClientIP"});
+        let names = || pods.each_ref().map(|(_, pod)| pod.inside(|| ask(CLUSTER_IP)).unwrap().0);
+        first.endpoints_of(spec.clone(), json!({}), &all).await;
+        let before = names();
+        let second = World::new().await;
+        for (name, pod) in &pods {
+            second.attach(name, pod).await;
+        }
+        second.endpoints_of(spec, json!({}), &all).await;
+        assert_eq!(names(), before);
+    });
+}
+
+#[test]
 fn a_udp_flow_older_than_its_service_is_led_to_it() {
     on_a_fresh_host(|| async {
         let world = World::new().await;

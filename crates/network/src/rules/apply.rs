@@ -3,6 +3,8 @@
 use super::compile;
 use super::model::{Node, Ruleset, ServicePort};
 use crate::NetworkError;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -44,25 +46,50 @@ impl Rules {
         if let Some(last) = &self.last {
             compile::linger(last, &mut wanted);
         }
-        let text = match &self.applied {
-            Some(applied) => compile::diff(applied, &wanted),
-            None => compile::replace(&wanted),
+        let changed = match self.applied.take() {
+            Some(applied) => {
+                let text = compile::diff(&applied, &wanted);
+                text.is_empty() || nft(&["-f", "-"], &text).await.is_ok()
+            }
+            None => false,
         };
-        if text.is_empty() {
-            self.last = Some(exact);
-            return Ok(());
-        }
-        let known = self.applied.take();
-        match nft(&["-f", "-"], &text).await {
-            Ok(_) => {}
-            // Somebody else may have changed the table: make it anew.
-            Err(_) if known.is_some() => drop(nft(&["-f", "-"], &compile::replace(&wanted)).await?),
-            Err(error) => return Err(error),
+        if !changed {
+            // Nothing is known of the table, or somebody else changed it: make it anew.
+            replace(&wanted).await?;
         }
         self.applied = Some(wanted);
         self.last = Some(exact);
         Ok(())
     }
+}
+
+/// Makes the table anew. Clients whom services remembered are remembered on, if that can be.
+async fn replace(wanted: &Ruleset) -> Result<(), NetworkError> {
+    let text = compile::replace(wanted);
+    let memory = if wanted.memories.is_empty() {
+        String::new()
+    } else {
+        compile::remember(wanted, &remembered(&wanted.node.table()).await)
+    };
+    if !memory.is_empty() && nft(&["-f", "-"], &format!("{text}{memory}")).await.is_ok() {
+        return Ok(());
+    }
+    nft(&["-f", "-"], &text).await.map(drop)
+}
+
+/// The clients in a table's sets, and for how many seconds each will be there. Empty if there is no table.
+async fn remembered(table: &str) -> BTreeMap<String, Vec<(Ipv4Addr, u32)>> {
+    let listed = nft(&["-j", "list", "sets", "table", "ip", table], "").await.unwrap_or_default();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
+    let objects = listed["nftables"].as_array().into_iter().flatten();
+    let sets = objects.map(|object| &object["set"]);
+    let client = |element: &serde_json::Value| {
+        let address = element["elem"]["val"].as_str()?.parse().ok()?;
+        Some((address, u32::try_from(element["elem"]["expires"].as_u64()?).ok()?))
+    };
+    let clients =
+        |set: &serde_json::Value| set["elem"].as_array().into_iter().flatten().filter_map(client).collect();
+    sets.filter_map(|set| Some((set["name"].as_str()?.to_owned(), clients(set)))).collect()
 }
 
 /// Removes an instance's table and its rules in other tables. No error if there are none.

@@ -194,6 +194,18 @@ pub(crate) fn replace(rules: &Ruleset) -> String {
     text
 }
 
+/// Commands that make the sets of a table made anew remember clients again: by set, address and seconds left.
+pub(crate) fn remember(rules: &Ruleset, remembered: &BTreeMap<String, Vec<(Ipv4Addr, u32)>>) -> String {
+    let mut text = String::new();
+    for (memory, seconds) in &rules.memories {
+        let clients = remembered.get(memory).into_iter().flatten().filter(|(_, left)| *left > 0);
+        let clients = clients
+            .map(|(client, left)| format!("{client} timeout {seconds}s expires {}s", left.min(seconds)));
+        elements(&mut text, "add", &rules.node.table(), memory, clients.collect());
+    }
+    text
+}
+
 /// Commands that lead from one ruleset to another of the same node; empty if they are the same.
 pub(crate) fn diff(old: &Ruleset, new: &Ruleset) -> String {
     let mut text = String::new();

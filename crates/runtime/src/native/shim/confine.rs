@@ -45,9 +45,15 @@ struct Sets {
 /// The sentence to show. The program must not be executed then.
 pub(super) fn confine(spec: &Spec) -> Result<(), String> {
     let annotation = |name: &str| spec.annotations().as_ref().and_then(|all| all.get(name));
-    if let Some(profile) = annotation(PROFILE) {
-        let profile: LinuxSeccomp = serde_json::from_str(profile)
-            .map_err(|error| format!("the seccomp profile cannot be read: {error}"))?;
+    let profile: Option<LinuxSeccomp> = match annotation(PROFILE) {
+        Some(text) => {
+            let profile = serde_json::from_str(text);
+            Some(profile.map_err(|error| format!("the seccomp profile cannot be read: {error}"))?)
+        }
+        // Where containers made by an earlier version have it.
+        None => spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()),
+    };
+    if let Some(profile) = profile {
         let program = filter::compile(&profile)?;
         install(&program).map_err(|error| format!("restricting system calls: {error}"))?;
     }

@@ -53,8 +53,10 @@ impl Launcher {
     /// The configuration with what was left out.
     fn completed(&self, spec: &Spec) -> Spec {
         let mut spec = spec.clone();
-        if let (Some(seccomp), Some(linux)) = (&self.seccomp, spec.linux_mut()) {
+        if let Some(seccomp) = &self.seccomp {
+            let mut linux = spec.linux().clone().unwrap_or_default();
             linux.set_seccomp(Some(seccomp.clone()));
+            spec.set_linux(Some(linux));
         }
         spec
     }

@@ -19,10 +19,13 @@ pub fn load(cluster: &Cluster) {
     stdout(&mut cluster.sagong(&["image", "import", root, "test/tools:1", "--entrypoint", "/bin/caller"]));
 }
 
-/// Starts a pod that calls `kubia` by name on a port without end. It is not started again if it ends.
+/// Starts a pod that calls `kubia` by name on a port without end. It is not started again if it ends. Its resolver
+/// asks five times, a second apart: with the C library's two questions within ten seconds it could meet the one
+/// outage and then the next of a test that makes one every few seconds. Who is refused gives up at once in any case.
 pub fn call_by_name(cluster: &Cluster, name: &str, port: u16) {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
         "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+        "dnsConfig": {"options": [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "5"}]},
         "containers": [{"name": "tools", "image": "test/tools:1", "args": ["load", "kubia", port.to_string()]}]}});
     cluster.kubectl_stdin(&["create"], &pod.to_string());
 }

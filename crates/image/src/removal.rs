@@ -133,7 +133,7 @@ mod tests {
         symlink(&kept, tree.join("a/b/link")).unwrap();
         symlink(&kept, tree.join("link")).unwrap();
         symlink("nowhere", tree.join("x/dangling")).unwrap();
-        fs::set_permissions(tree.join("a"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("a"), fs::Permissions::from_mode(0o0)).unwrap();
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
         assert_eq!(fs::read_to_string(kept.join("file")).unwrap(), "kept");

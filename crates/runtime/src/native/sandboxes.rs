@@ -139,7 +139,8 @@ impl NativeRuntime {
                 let _ = inner.cgroups.remove(&format!("{cgroup}/{HOLDER}"), REMOVING);
                 inner.cgroups.prune(&cgroup);
             }
-            sagong_image::remove_tree(&inner.layout.sandbox(&object)).map_err(failed("removing sandbox", &object))
+            sagong_image::remove_tree(&inner.layout.sandbox(&object))
+                .map_err(failed("removing sandbox", &object))
         })
         .await;
         if removed.is_err() {

@@ -90,8 +90,9 @@ async function checkDeployment() {
     return now.updatedReplicas === 3 && now.availableReplicas === 3 && now.replicas === 3;
   });
 
-  const pods = await core.listNamespacedPod({ namespace, labelSelector: `app=${name}`, limit: 1 });
-  const pod = pods.items[0].metadata.name;
+  // Pods of the old template may still be on their way out.
+  const pods = await core.listNamespacedPod({ namespace, labelSelector: `app=${name}` });
+  const pod = pods.items.find((item) => !item.metadata.deletionTimestamp).metadata.name;
   await until("a log", async () => (await core.readNamespacedPodLog({ namespace, name: pod })).includes("starting"));
   const followed = new PassThrough();
   const text = collected(followed);

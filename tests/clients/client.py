@@ -93,7 +93,9 @@ def check_deployment(apps, core):
         return status.updated_replicas == 3 and status.available_replicas == 3 and status.replicas == 3
 
     until("the rollout", rolled)
-    pod = core.list_namespaced_pod(NAMESPACE, label_selector="app=py", limit=1).items[0]
+    # Pods of the old template may still be on their way out.
+    pods = core.list_namespaced_pod(NAMESPACE, label_selector="app=py").items
+    pod = next(pod for pod in pods if pod.metadata.deletion_timestamp is None)
     until("a log", lambda: "Kubia server starting" in core.read_namespaced_pod_log(pod.metadata.name, NAMESPACE, tail_lines=10))
     apps.delete_namespaced_deployment("py", NAMESPACE)
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sagong_tests::load::{Connections, Load};
-use sagong_tests::{Cluster, eventually, example, have, run, stdout, tools};
+use sagong_tests::{Cluster, eventually, example, have, run, stdout};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -106,10 +106,6 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
     cluster.kubectl(&["create", "-f", &example("kubia-deployment-v1.yaml")]);
     cluster.kubectl(&["expose", "deployment", "kubia", "--port=8080"]);
     settled(&cluster);
-    // Calls by name: a name that does not resolve while nobody answers is asked again by the C library.
-    tools::load(&cluster);
-    tools::call_by_name(&cluster, "caller", 8080);
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/caller", "--timeout=60s"]);
     let ip = cluster.get(&["svc", "kubia"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let instance = instance(&cluster);
     let before = holdings(&cluster, &instance);
@@ -147,8 +143,6 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
     }
     let tally = load.stop();
     assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent(), tally.failures);
-
-    assert_eq!(tools::failures(&cluster, "caller"), [] as [String; 0]);
 
     // Who ends while nobody looks is not forgotten, nor is how.
     cluster.kubectl_stdin(&["create"], &mortal("mortal", 7));

@@ -74,10 +74,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let shown = resolve(schemas, &schema);
     let own = shown["description"].as_str().unwrap_or_default();
     if let Some((field, type_, _)) = &field_text {
-        page.push_str(&format!("FIELD: {field} <{type_}>\n\n\n"));
-        if let Some(values) = enumeration(&shown) {
-            page.push_str(&format!("ENUM:\n{values}\n"));
-        }
+        let values = enumeration(&shown).map_or("\n\n".to_owned(), |values| format!("ENUM:\n{values}\n"));
+        page.push_str(&format!("FIELD: {field} <{type_}>\n{values}"));
     }
     let description = match &field_text {
         Some((_, _, text)) if !text.is_empty() && own.is_empty() => text.clone(),
@@ -194,17 +192,18 @@ fn properties(schemas: &Value, schema: &Value, indent: usize, recursive: bool, p
     }
 }
 
-/// Lines of at most eighty letters.
+/// Lines of at most eighty letters. Spaces at the beginning of a paragraph stay.
 fn wrap(text: &str, indent: usize) -> String {
     let mut out = String::new();
     for paragraph in text.split('\n') {
-        let mut line = String::new();
+        let (mut line, mut begins) = (String::new(), true);
         for word in paragraph.split(' ') {
             if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > 80 {
                 out.push_str(&format!("{}{line}\n", " ".repeat(indent)));
                 line.clear();
+                begins = true;
             }
-            if !line.is_empty() {
+            if !std::mem::take(&mut begins) {
                 line.push(' ');
             }
             line.push_str(word);

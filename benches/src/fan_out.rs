@@ -50,8 +50,10 @@ impl Watchers {
         writes: usize,
     ) -> Result<Self> {
         let object = format!("{collection}/{name}");
-        let now: serde_json::Value = client.request(Request::get(&object).body(Vec::new())?).await?;
-        let version = now["metadata"]["resourceVersion"].as_str().context("the object has no version")?;
+        // The object's own version may be too old to watch from.
+        let request = Request::get(format!("{collection}?limit=1")).body(Vec::new())?;
+        let list: serde_json::Value = client.request(request).await?;
+        let version = list["metadata"]["resourceVersion"].as_str().context("the list has no version")?;
         let path = format!("{collection}?watch=1&resourceVersion={version}");
         let (sent, times) = watch::channel(Vec::new());
         let open = Arc::new(Barrier::new(watchers + 1));

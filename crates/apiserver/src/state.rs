@@ -21,6 +21,6 @@ pub(crate) struct Core {
     pub(crate) logs: OnceLock<Arc<dyn LogSource>>,
     pub(crate) streams: OnceLock<Arc<dyn StreamSource>>,
     pub(crate) discovery: crate::discovery::Cache,
-    /// Cancelled when the server stops: ends watches and log streams.
+    /// Cancelled when the server stops: ends watches and streams.
     pub(crate) stopping: CancellationToken,
 }

@@ -68,7 +68,7 @@ pub struct StreamOptions {
 pub struct Session {
     /// None if it was not asked for, or the container has none.
     pub stdin: Option<Input>,
-    /// None if it was not asked for.
+    /// None if it was not asked for; a command's terminal is there in any case, and has to be read.
     pub stdout: Option<Output>,
     /// None if it was not asked for.
     pub stderr: Option<Output>,

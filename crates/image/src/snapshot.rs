@@ -90,7 +90,7 @@ impl ImageStore {
 }
 
 /// Directories with what containers wrote over their images, of the snapshots of the store at `root` whose key begins
-/// with `prefix`. None if there is no store.
+/// with `prefix`. Empty if there is no store.
 pub fn written(root: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root.join("snapshots")).into_iter().flatten().flatten();
     let wanted = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));

@@ -198,6 +198,10 @@ pub(crate) fn mounts(
     for (index, mount) in spec.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes.iter().find(|volume| volume.name == mount.name);
         let volume = volume.ok_or_else(|| format!("volume \"{}\" not found", mount.name))?;
+        if mount.mount_propagation.as_deref() == Some("Bidirectional") {
+            let name = &mount.name;
+            return Err(format!("mountPropagation Bidirectional of volumeMount \"{name}\" is not supported"));
+        }
         let root = path(pod_dir, volume);
         let host_path = match sub_path(mount, values) {
             Some(sub) => {
@@ -208,10 +212,6 @@ pub(crate) fn mounts(
             }
             None => root,
         };
-        if mount.mount_propagation.as_deref() == Some("Bidirectional") {
-            let name = &mount.name;
-            return Err(format!("mountPropagation Bidirectional of volumeMount \"{name}\" is not supported"));
-        }
         let recursive = mount.recursive_read_only.as_deref();
         // What comes from objects is written by the kubelet only.
         let is_fixed = content::is_written(volume);

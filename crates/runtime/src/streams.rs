@@ -38,9 +38,9 @@ pub struct SessionOptions {
 
 /// A program whose streams somebody holds. Dropping all of it kills a command at once, and leaves a container alone.
 pub struct Session {
-    /// None if it was not asked for.
+    /// None if it was not asked for, or the container has none.
     pub stdin: Option<Input>,
-    /// None if it was not asked for.
+    /// None if it was not asked for; a command's terminal is there in any case, and has to be read.
     pub stdout: Option<Output>,
     /// None if it was not asked for, or is part of the output.
     pub stderr: Option<Output>,

@@ -124,15 +124,6 @@ fn container(context: &Context, name: &str, command: &[String]) -> Outcome<Value
     if !command.is_empty() {
         container[if flags.on("arguments-only") { "args" } else { "command" }] = json!(command);
     }
-    let mut env = Vec::new();
-    for entry in flags.list("env") {
-        let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            return fail(format!("invalid env: {entry}"));
-        };
-        env.push(json!({"name": key, "value": value}));
-    }
-    if !env.is_empty() {
-        container["env"] = env.into();
-    }
+    super::run::set_env(flags, &mut container)?;
     Ok(container)
 }

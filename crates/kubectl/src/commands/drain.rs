@@ -20,7 +20,7 @@ pub(crate) const CORDON_FLAGS: [&[Flag]; 1] = [&[builder::SELECTOR, DRY_RUN]];
 pub(crate) const FLAGS: [&[Flag]; 1] = [&[
     builder::SELECTOR,
     DRY_RUN,
-    flag("chunk-size", Takes::Number, "500", "How many pods to list at once"),
+    flag("chunk-size", Takes::Number, "500", "Unused"),
     flag("delete-emptydir-data", Takes::Bool, "false", "Also pods whose emptyDir volumes are lost with them"),
     flag("disable-eviction", Takes::Bool, "false", "Delete pods, whatever budgets say"),
     flag("force", Takes::Bool, "false", "Also pods that nothing creates anew"),

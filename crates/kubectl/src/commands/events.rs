@@ -19,7 +19,7 @@ pub(crate) const FLAGS: [&[Flag]; 2] = [
         flag("for", Takes::Text, "", "Only of TYPE/NAME"),
         flag("types", Takes::List, "[]", "Normal, Warning"),
         flag("no-headers", Takes::Bool, "false", "No headings"),
-        flag("chunk-size", Takes::Number, "500", "How many objects to ask for at once"),
+        flag("chunk-size", Takes::Number, "500", "Unused"),
     ],
 ];
 

@@ -28,7 +28,7 @@ pub(crate) const EDIT_FLAGS: [&[Flag]; 3] = [
     &[
         write::VALIDATE,
         write::manager("kubectl-client-side-apply"),
-        flag("windows-line-endings", Takes::Bool, "false", "Lines of the file end as on Windows"),
+        flag("windows-line-endings", Takes::Bool, "false", "Unused"),
     ],
 ];
 

@@ -5,6 +5,7 @@ use crate::context::{Context, out_bytes};
 use crate::failure::{Failure, Outcome, fail, quote};
 use crate::flags::{Flag, Takes, flag, short};
 use crate::object::{self, list, text};
+use crate::pod_target;
 use crate::watch::Lines;
 use http::Method;
 use serde_json::Value;
@@ -126,20 +127,14 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
     if info.mapping.kind == "Pod" {
         return Ok(vec![info.object]);
     }
-    let selector = match info.mapping.kind.as_str() {
-        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => {
-            object::selector_text(&info.object["spec"]["selector"])
-        }
-        "ReplicationController" | "Service" => {
-            object::joined(&object::strings(&info.object, "/spec/selector"))
-        }
-        _ => {
-            return fail(format!(
-                "cannot get the logs from {}/{}, Kind={}: selector for {0}/{1}, Kind={2} not implemented",
-                info.mapping.group, info.mapping.version, info.mapping.kind
-            ));
-        }
-    };
+    let selector = pod_target::selector(&info.object).map_err(|why| {
+        let mapping = &info.mapping;
+        let kind = match mapping.kind.as_str() {
+            "Service" => "*v1.Service".to_owned(),
+            other => format!("{}/{}, Kind={other}", mapping.group, mapping.version),
+        };
+        Failure::Message(format!("cannot get the logs from {kind}: {}", why.replace("%T", &kind)))
+    })?;
     let path = context.resource("pods").await?.collection(&info.namespace);
     let list_ = context.client().await?.get(&path, &[("labelSelector", selector.as_str())]).await?;
     let mut pods = list(&list_, "/items").to_vec();

@@ -106,7 +106,7 @@ async fn procedure(context: &Context) -> Outcome {
     run.update(old, new, if keep_name { old_name } else { &new_name }, false).await
 }
 
-/// Six hex digits of a text.
+/// Eight hex digits of a text.
 fn hash(text: &str) -> String {
     let sum = text
         .bytes()

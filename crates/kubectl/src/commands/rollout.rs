@@ -42,14 +42,14 @@ pub(crate) const UNDO_FLAGS: [&[Flag]; 3] = [
     ],
 ];
 
-async fn infos(context: &Context, latest: bool) -> Outcome<(Vec<Info>, Vec<Failure>)> {
+async fn infos(context: &Context) -> Outcome<(Vec<Info>, Vec<Failure>)> {
     let flags = &context.flags;
     if flags.args.is_empty() && flags.list("filename").is_empty() {
         return fail("required resource not specified");
     }
     let mut builder = Builder::new(context, &flags.args);
     builder.empty_selector = true;
-    builder.latest = latest;
+    builder.latest = true;
     let found = builder.run(context).await?;
     if found.infos.is_empty() && found.failures.is_empty() {
         let (namespace, _) = context.namespace().await?;
@@ -129,7 +129,7 @@ async fn change(
     edit: impl Fn(&Info, &mut Value) -> Result<(), String>,
 ) -> Outcome {
     let teller = Teller::from_flags(context)?;
-    let (infos, mut failures) = infos(context, true).await?;
+    let (infos, mut failures) = infos(context).await?;
     for info in infos {
         let mut next = info.object.clone();
         if let Err(why) = edit(&info, &mut next) {
@@ -164,7 +164,7 @@ pub(crate) async fn history(context: &Context) -> Outcome {
         return fail(format!("revision must be a positive integer: {wanted}"));
     }
     let format = crate::printers::Format::from_flags(context, false)?;
-    let (infos, mut failures) = infos(context, true).await?;
+    let (infos, mut failures) = infos(context).await?;
     for info in infos {
         if !deployment(&info) {
             failures.push(Failure::Message(format!(
@@ -223,7 +223,7 @@ fn history_text(sets: &[Value], wanted: i64) -> Outcome<String> {
 /// There is no such revision, or it is paused.
 pub(crate) async fn undo(context: &Context) -> Outcome {
     let teller = Teller::from_flags(context)?;
-    let (infos, mut failures) = infos(context, true).await?;
+    let (infos, mut failures) = infos(context).await?;
     for info in infos {
         match back(context, &info, &teller).await {
             Ok(done) => teller.tell(&info.object, &done)?,
@@ -303,7 +303,7 @@ pub(crate) async fn status(context: &Context) -> Outcome {
     if revision < 0 {
         return fail(format!("revision must be a positive integer: {revision}"));
     }
-    let (infos, mut failures) = infos(context, true).await?;
+    let (infos, mut failures) = infos(context).await?;
     for info in infos {
         if !matches!(info.mapping.kind.as_str(), "Deployment") {
             failures.push(Failure::Message(format!(

@@ -4,7 +4,7 @@ use super::create::{GENERATOR, created, generated};
 use crate::builder::Info;
 use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail, quote};
-use crate::flags::{Flag, Takes, flag, short};
+use crate::flags::{Flag, Parsed, Takes, flag, short};
 use crate::object::{self, list, number};
 use crate::pod_target;
 use crate::printers::{DryRun, PRINT, Teller};
@@ -81,16 +81,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if !extra.is_empty() {
         container[if flags.on("command") { "command" } else { "args" }] = json!(extra);
     }
-    let mut env = Vec::new();
-    for entry in flags.list("env") {
-        let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            return fail(format!("invalid env: {entry}"));
-        };
-        env.push(json!({"name": key, "value": value}));
-    }
-    if !env.is_empty() {
-        container["env"] = env.into();
-    }
+    set_env(flags, &mut container)?;
     let port = flags.text("port");
     if !port.is_empty() {
         let Ok(port) = port.parse::<i64>() else { return fail("--port must be a number") };
@@ -150,6 +141,21 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         remove(context, &pod).await?;
     }
     result
+}
+
+/// `--env NAME=VALUE`, of `debug` too.
+pub(super) fn set_env(flags: &Parsed, container: &mut Value) -> Outcome {
+    let mut env = Vec::new();
+    for entry in flags.list("env") {
+        let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return fail(format!("invalid env: {entry}"));
+        };
+        env.push(json!({"name": key, "value": value}));
+    }
+    if !env.is_empty() {
+        container["env"] = env.into();
+    }
+    Ok(())
 }
 
 /// Attaches to a pod that was just created, and ends as it does.

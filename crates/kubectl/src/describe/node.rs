@@ -5,8 +5,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::object::{self, list, text};
 use crate::printers::table::age;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use sagong_api::quantity;
+use sagong_api::quantity::Amount;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -130,17 +129,16 @@ fn conditions(writer: &mut Writer, node: &Value) {
     }
 }
 
-/// Requests and limits of a pod or several, in milli-units, with the text of a single value.
+/// Requests and limits of a pod or several, in milli-units.
 type Sums = BTreeMap<(&'static str, &'static str), i64>;
 
-const KINDS: [(&str, &str); 3] =
-    [("cpu", "cpu"), ("memory", "memory"), ("ephemeral-storage", "ephemeral-storage")];
+const KINDS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 fn sums(pods: &[&Value]) -> Sums {
     let mut sums = Sums::new();
     for container in pods.iter().flat_map(|pod| list(pod, "/spec/containers")) {
         for part in ["requests", "limits"] {
-            for (name, _) in KINDS {
+            for name in KINDS {
                 let value = text(container, &format!("/resources/{part}/{name}"));
                 *sums.entry((part, name)).or_default() += millis(value);
             }
@@ -150,27 +148,7 @@ fn sums(pods: &[&Value]) -> Sums {
 }
 
 fn millis(text: &str) -> i64 {
-    let parsed = quantity::canonical(&Quantity(text.to_owned())).ok();
-    parsed.and_then(|q| parse(&q.0)).unwrap_or(0)
-}
-
-/// A canonical quantity in thousandths.
-fn parse(text: &str) -> Option<i64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number: f64 = text[..end].parse().ok()?;
-    let factor = match &text[end..] {
-        "m" => 1.0,
-        "" => 1e3,
-        "k" => 1e6,
-        "M" => 1e9,
-        "G" => 1e12,
-        "Ki" => 1024e3,
-        "Mi" => 1024.0 * 1024e3,
-        "Gi" => 1024.0 * 1024.0 * 1024e3,
-        "Ti" => 1024.0 * 1024.0 * 1024.0 * 1024e3,
-        _ => return None,
-    };
-    Some((number * factor) as i64)
+    text.parse::<Amount>().map_or(0, Amount::millis)
 }
 
 fn show(name: &str, millis: i64) -> String {
@@ -225,7 +203,7 @@ async fn pods(context: &Context, node: &Value, writer: &mut Writer) -> Outcome {
     writer.line(1, "Resource\tRequests\tLimits");
     writer.line(1, "--------\t--------\t------");
     let all = sums(&pods);
-    for (name, _) in KINDS {
+    for name in KINDS {
         writer.line(1, &format!("{name}\t{}\t{}", cell(&all, "requests", name), cell(&all, "limits", name)));
     }
     let mut others: Vec<String> = object::strings(node, "/status/allocatable").into_keys().collect();

@@ -1,8 +1,7 @@
 //! What a shim becomes once its container runs: a program of its own that stays beside it until it ends. It needs a
-//! tenth of the memory of the whole of Sagong doing the same.
+//! tenth of the memory of the whole of Sagong doing the same. It is the first process of a shared process namespace, too.
 //!
-//! Compiled by `build.rs`, alone, with nothing but the standard library; the three rooms it shares with the shim are
-//! all there is to it.
+//! Compiled by `build.rs`, alone, with nothing but the standard library and the three rooms it shares with the shim.
 
 #[path = "../native/shim/attach.rs"]
 mod attach;

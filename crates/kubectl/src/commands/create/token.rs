@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         }
     }
     if duration > 0 {
-        spec["expirationSeconds"] = (duration / 1_000_000_000).to_string().parse::<i64>().unwrap_or(0).into();
+        spec["expirationSeconds"] = i64::try_from(duration / 1_000_000_000).unwrap_or(0).into();
     }
     let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
     let (namespace, _) = context.namespace().await?;

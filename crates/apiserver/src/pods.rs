@@ -1,6 +1,7 @@
 //! What upstream's registry has specially for pods.
 
 pub(crate) mod binding;
+pub(crate) mod container;
 pub(crate) mod ephemeral;
 pub(crate) mod eviction;
 pub mod log;

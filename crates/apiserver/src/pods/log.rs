@@ -1,5 +1,6 @@
 //! GET of `/pods/NAME/log`, handed to whoever holds the logs.
 
+use super::container;
 use crate::answer;
 use crate::body::{Body, BoxError, streaming};
 use crate::context::Context;
@@ -52,7 +53,7 @@ pub(crate) async fn log(context: &Context) -> Outcome<Response<Body>> {
     let object = context.resource.decode_stored(&Stored::from(&entry))?;
     let pod: &Pod =
         object.as_any().downcast_ref().ok_or_else(|| Failure::internal("a stored pod is not one"))?;
-    let container = choose_container(pod, context.query.get("container"))?;
+    let container = container::choose(pod, context.query.get("container"))?;
     if pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default().is_empty() {
         // Not on a node yet: nothing was written, which is no error.
         return Ok(answer::raw(StatusCode::OK, "text/plain", Bytes::new()));
@@ -101,32 +102,4 @@ fn options(context: &Context) -> Outcome<LogOptions> {
         timestamps: context.query.flag("timestamps"),
         limit_bytes: at_least("limitBytes", 1, "must be greater than 0")?,
     })
-}
-
-/// The container that is asked for, or the only one.
-fn choose_container(pod: &Pod, asked: Option<&str>) -> Outcome<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let Some(spec) = &pod.spec else { return Err(Failure::internal("a stored pod has no spec")) };
-    let containers: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
-    let inits: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
-    let is_ephemeral = |name| spec.ephemeral_containers.iter().flatten().any(|c| c.name == name);
-    match (asked, containers.as_slice()) {
-        (Some(asked), _) if containers.contains(&asked) || inits.contains(&asked) || is_ephemeral(asked) => {
-            Ok(asked.to_owned())
-        }
-        (Some(asked), _) => {
-            Err(Failure::bad_request(format!("container {asked} is not valid for pod {name}")))
-        }
-        (None, [only]) => Ok((*only).to_owned()),
-        (None, several) => {
-            let mut message = format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                several.join(" ")
-            );
-            if !inits.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
-            }
-            Err(Failure::bad_request(message))
-        }
-    }
 }

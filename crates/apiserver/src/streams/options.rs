@@ -3,7 +3,6 @@
 use super::StreamOptions;
 use crate::failure::{Failure, Outcome};
 use crate::query::Query;
-use k8s_openapi::api::core::v1::Pod;
 
 /// Most ports at once over `v4.channel.k8s.io`, whose channels are numbered by a byte.
 const MOST_PORTS: usize = 127;
@@ -55,38 +54,10 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// The container that is asked for, or the only one.
-pub(super) fn container(pod: &Pod, asked: Option<&str>) -> Outcome<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let Some(spec) = &pod.spec else { return Err(Failure::internal("a stored pod has no spec")) };
-    let mains: Vec<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
-    let inits: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).collect();
-    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| c.name.as_str());
-    match (asked, mains.as_slice()) {
-        (Some(asked), _) => {
-            let known = mains.iter().chain(&inits).copied().chain(ephemeral).any(|known| known == asked);
-            let wrong = || Failure::bad_request(format!("container {asked} is not valid for pod {name}"));
-            known.then(|| asked.to_owned()).ok_or_else(wrong)
-        }
-        (None, [only]) => Ok((*only).to_owned()),
-        (None, several) => {
-            let mut message = format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                several.join(" ")
-            );
-            if !inits.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
-            }
-            Err(Failure::bad_request(message))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
 
     fn said<T: std::fmt::Debug>(outcome: Outcome<T>) -> String {
         outcome.map_or_else(|failure| failure.0.message.unwrap_or_default(), |value| format!("{value:?}"))
@@ -121,23 +92,5 @@ mod tests {
     #[case("ports=65536", "unable to parse \"65536\" as a port")]
     fn ports_are_numbers(#[case] query: &str, #[case] expected: &str) {
         assert_eq!(said(ports(&Query::parse(Some(query)))), expected);
-    }
-
-    #[rstest]
-    #[case(
-        None,
-        "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
-    )]
-    #[case(Some("b"), "\"b\"")]
-    #[case(Some("i"), "\"i\"")]
-    #[case(Some("e"), "\"e\"")]
-    #[case(Some("x"), "container x is not valid for pod p")]
-    fn a_container_is_chosen(#[case] asked: Option<&str>, #[case] expected: &str) {
-        let pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
-            "containers": [{"name": "a"}, {"name": "b"}],
-            "initContainers": [{"name": "i"}],
-            "ephemeralContainers": [{"name": "e"}],
-        }}));
-        assert_eq!(said(container(&pod.unwrap(), asked)), expected);
     }
 }

@@ -11,6 +11,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::pods::container;
 use crate::wire::Stored;
 use futures::FutureExt;
 use http::{Response, StatusCode};
@@ -81,7 +82,7 @@ struct Program {
 
 impl Program {
     fn read(context: &Context, pod: &Pod, command: Option<Vec<String>>) -> Outcome<Self> {
-        let container = options::container(pod, context.query.get("container"))?;
+        let container = container::choose(pod, context.query.get("container"))?;
         Ok(Self { container, command, options: options::streams(&context.query)? })
     }
 

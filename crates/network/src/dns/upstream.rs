@@ -71,7 +71,7 @@ impl Upstreams {
     async fn ask_all(&self, question: &Query, edns: Option<bool>, unchecked: bool) -> Option<Message> {
         let servers = self.servers();
         let mut refusal = None;
-        // Lost packets: each is asked twice.
+        // Lost packets: each is asked again while there is time.
         for server in servers.iter().chain(&servers) {
             let asked = tokio::time::timeout(ONE, exchange(*server, question, edns, unchecked)).await;
             match asked {

@@ -250,10 +250,7 @@ impl Stream {
 
     fn take(&mut self, batch: Batch, out: &mut Vec<u8>) {
         match batch {
-            Batch::Events(events) => {
-                self.pending = events.into_iter();
-                self.send_pending(out);
-            }
+            Batch::Events(events) => self.pending = events.into_iter(),
             Batch::Lost => {
                 self.ended = true;
                 let message = format!("too old resource version: {}", self.told);

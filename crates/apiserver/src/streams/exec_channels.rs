@@ -3,7 +3,7 @@
 use super::channels::{ERROR, Protocol, RESIZE, STDERR, STDIN, STDOUT, Said};
 use super::idle::{self, Idle};
 use super::patience;
-use super::remote_command::{Client, Ended, Listener, converse};
+use super::remote_command::{Client, Listener, hold};
 use super::status::Verdict;
 use super::{Session, StreamOptions, TerminalSize, websocket};
 use async_trait::async_trait;
@@ -58,37 +58,20 @@ pub(super) async fn serve<S>(
         stderr: channel(options.stderr, STDERR),
         gone: gone.clone(),
     };
-    let work = async {
-        match begin.await {
-            Ok(session) => match converse(session, client).await {
-                Ended::Exit(code) => Some(verdict(code)),
-                Ended::Lost(error) => Some(Verdict::internal(&error.to_string())),
-                Ended::Gone => None,
-            },
-            Err(verdict) => Some(verdict),
-        }
-    };
     let silence = async {
         idle.expired(idle::LIMIT).await;
         gone.cancel();
         std::future::pending().await
     };
     let verdict = tokio::select! {
-        verdict = work => verdict,
+        verdict = hold(begin, verdict, client) => verdict,
         never = silence => never,
     };
-    let said = verdict.and_then(|v| if protocol.version >= 4 { Some(v.json()) } else { v.text() });
-    if let Some(said) = said {
+    if let Some(said) = verdict.and_then(|verdict| verdict.said(protocol.version)) {
         let _ = queue.send(protocol.encode(ERROR, &said)).await;
     }
     drop(queue);
-    let abort = reader.abort_handle();
-    websocket::farewell(async {
-        let _ = writer.await;
-        let _ = reader.await;
-    })
-    .await;
-    abort.abort();
+    websocket::hang_up(writer, reader).await;
 }
 
 /// Where a program's output goes.

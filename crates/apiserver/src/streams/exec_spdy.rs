@@ -1,21 +1,18 @@
 //! Sessions over SPDY/3.1: a stream for each of the program's.
 
 use super::idle::{self, Idle};
-use super::remote_command::{Client, Ended, Listener, converse};
-use super::spdy::{Connection, Stream, StreamWriter};
+use super::remote_command::{Client, Listener, hold};
+use super::spdy::{Connection, OPENING, Stream, StreamWriter};
 use super::status::Verdict;
 use super::{Session, StreamOptions, TerminalSize};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long a client may take to open its streams (upstream's `streamCreationTimeout`).
-const OPENING: Duration = Duration::from_secs(30);
 /// Longest description of a terminal's size, in bytes.
 const MOST_SIZE: usize = 4096;
 
@@ -69,19 +66,11 @@ pub(super) async fn serve<S>(
         stderr: err.as_ref().map(tell),
         gone,
     };
-    let verdict = match begin.await {
-        Ok(session) => match converse(session, client).await {
-            Ended::Exit(code) => Some(verdict(code)),
-            Ended::Lost(error) => Some(Verdict::internal(&error.to_string())),
-            Ended::Gone => None,
-        },
-        Err(verdict) => Some(verdict),
-    };
+    let verdict = hold(begin, verdict, client).await;
     for stream in [&out, &err].into_iter().flatten() {
         stream.end().await;
     }
-    let said = verdict.and_then(|v| if version >= 4 { Some(v.json()) } else { v.text() });
-    if let Some(said) = said {
+    if let Some(said) = verdict.and_then(|verdict| verdict.said(version)) {
         error.output.send(said).await;
     }
     error.output.end().await;

@@ -56,13 +56,7 @@ pub(super) async fn serve<S>(
         () = idle.expired(idle::LIMIT) => {}
     }
     drop(connections);
-    let abort = reader.abort_handle();
-    websocket::farewell(async {
-        let _ = writer.await;
-        let _ = reader.await;
-    })
-    .await;
-    abort.abort();
+    websocket::hang_up(writer, reader).await;
 }
 
 /// The two channels of a port.

@@ -4,7 +4,7 @@
 use super::idle::{self, Idle};
 use super::options;
 use super::patience;
-use super::spdy::{Connection as Spdy, Stream};
+use super::spdy::{Connection as Spdy, OPENING, Stream};
 use super::{Connection, StreamError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,8 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long the second stream of a connection may take (upstream's `streamCreationTimeout`).
-const OPENING: Duration = Duration::from_secs(30);
 /// How long what is left may take once one side has ended.
 const LEFT_OVER: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,6 @@
 //! A session between a client and a program, whatever the protocol between them.
 
+use super::status::Verdict;
 use super::{Input, Output, Resize, Session, StreamError, TerminalSize};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,7 +37,7 @@ pub(super) trait Listener: Send {
 
 /// How a session ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+enum Ended {
     /// The program ended, and all it wrote was passed on.
     Exit(i32),
     /// What happened to the program is not known.
@@ -45,8 +46,25 @@ pub(super) enum Ended {
     Gone,
 }
 
+/// Holds a session from its beginning to its end: `begin` starts the program, `verdict` puts its exit code into words.
+/// None if nobody is left who could be told.
+pub(super) async fn hold(
+    begin: impl Future<Output = Result<Session, Verdict>>,
+    verdict: impl FnOnce(i32) -> Verdict,
+    client: Client,
+) -> Option<Verdict> {
+    match begin.await {
+        Ok(session) => match converse(session, client).await {
+            Ended::Exit(code) => Some(verdict(code)),
+            Ended::Lost(error) => Some(Verdict::internal(&error.to_string())),
+            Ended::Gone => None,
+        },
+        Err(verdict) => Some(verdict),
+    }
+}
+
 /// Passes everything on until the program has ended and its output has too, or the client is gone.
-pub(super) async fn converse(session: Session, client: Client) -> Ended {
+async fn converse(session: Session, client: Client) -> Ended {
     let Session { stdin, stdout, stderr, resize, mut end } = session;
     let gone = client.gone;
     let (mut exit, mut told) = (None, None);

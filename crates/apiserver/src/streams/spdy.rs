@@ -11,6 +11,11 @@ mod dictionary;
 mod frame;
 mod headers;
 
+use std::time::Duration;
+
 #[cfg(test)]
 pub(super) use client::Client;
 pub(super) use connection::{Connection, Stream, StreamWriter};
+
+/// How long a client may take to open streams that belong together (upstream's `streamCreationTimeout`).
+pub(super) const OPENING: Duration = Duration::from_secs(30);

@@ -47,13 +47,18 @@ impl Verdict {
         }
     }
 
-    /// From version 4 of the protocol on: a `Status`.
-    pub(super) fn json(&self) -> Bytes {
+    /// In a version of the protocol, from 1 to 5; None where silence says that all went well.
+    pub(super) fn said(&self, version: u8) -> Option<Bytes> {
+        if version >= 4 { Some(self.json()) } else { self.text() }
+    }
+
+    /// From version 4 on: a `Status`.
+    fn json(&self) -> Bytes {
         Bytes::from(self.status.to_string())
     }
 
     /// Before: only what went wrong, in words.
-    pub(super) fn text(&self) -> Option<Bytes> {
+    fn text(&self) -> Option<Bytes> {
         let message = self.status["message"].as_str()?;
         Some(Bytes::copy_from_slice(message.as_bytes()))
     }

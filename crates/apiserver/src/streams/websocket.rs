@@ -9,10 +9,12 @@ use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Longest message, in bytes. Clients send tens of kilobytes at once.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
@@ -97,6 +99,16 @@ pub(super) async fn read<S: AsyncRead + AsyncWrite + Unpin>(
             Ok(_) => idle.touch(),
         }
     }
+}
+
+/// Ends a conversation once all is queued: what was sent last arrives, and then nothing more is read.
+pub(super) async fn hang_up<W>(writer: JoinHandle<W>, reader: JoinHandle<()>) {
+    let reader = AbortOnDropHandle::new(reader);
+    farewell(async {
+        let _ = writer.await;
+        let _ = reader.await;
+    })
+    .await;
 }
 
 /// Waits until the client has hung up too, for a while: what was sent last arrives.

@@ -98,7 +98,8 @@ impl NativeRuntime {
     /// Opens the runtime, adopting the sandboxes and containers of earlier runs. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// When directories cannot be made or read. Records that cannot be read are left alone, with a warning.
+    /// When directories cannot be made or read. A sandbox without a readable record is removed, a container with
+    /// an unreadable one left alone, each with a warning.
     pub fn open(options: Options) -> Result<Self, RuntimeError> {
         let layout = Layout { root: options.root.clone(), run: options.run.clone() };
         for directory in [layout.sandboxes(), layout.containers(), layout.run.join("ns")] {

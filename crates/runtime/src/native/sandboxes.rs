@@ -25,9 +25,12 @@ impl NativeRuntime {
                 Ok(Some(record)) => {
                     lock(&self.inner.sandboxes).insert(id, record);
                 }
-                Ok(None) => tracing::warn!(sandbox = id, "ignoring a sandbox without a record"),
+                // Sagong ended while it was making or removing this one; or it was power that failed, and with it
+                // the record's contents. Nothing runs in it that could be found again.
+                Ok(None) => self.inner.discard_sandbox(&id),
                 Err(error) => {
-                    tracing::warn!(sandbox = id, %error, "ignoring a sandbox whose record cannot be read")
+                    tracing::warn!(sandbox = id, %error, "removing a sandbox whose record cannot be read");
+                    self.inner.discard_sandbox(&id);
                 }
             }
         }
@@ -55,9 +58,7 @@ impl NativeRuntime {
                     inner.hold(&layout.pins(&id_), &record_.config)
                 });
             made.map_err(|error| {
-                // What was made half way is of no use to anybody.
-                let _ = unpin(&layout.pins(&id_));
-                let _ = sagong_image::remove_tree(&layout.sandbox(&id_));
+                inner.discard_sandbox(&id_);
                 failed("creating sandbox", &object)(error)
             })
         })
@@ -157,6 +158,14 @@ impl NativeRuntime {
 }
 
 impl Inner {
+    /// Takes away what was made half way, which is of no use to anybody.
+    fn discard_sandbox(&self, id: &str) {
+        let _ = unpin(&self.layout.pins(id));
+        if let Err(error) = sagong_image::remove_tree(&self.layout.sandbox(id)) {
+            tracing::warn!(sandbox = id, %error, "cannot remove a sandbox made half way");
+        }
+    }
+
     /// Puts the first process of a shared namespace, if there is one, where the pod's processes are.
     fn hold(&self, pins: &Path, config: &SandboxConfig) -> std::io::Result<()> {
         let Some(pid) = holder::pid(pins) else { return Ok(()) };

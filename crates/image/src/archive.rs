@@ -1,18 +1,17 @@
 //! Images from files: `docker save` archives and OCI layouts, packed (tar, compressed or not) or as a
 //! directory.
 
+use crate::digest::{digest_of, mismatch};
+use crate::manifest::{DEPTH_LIMIT, Descriptor, Document, ours};
 use crate::reference::{self, is_hex_digest};
+use crate::registry::DOCUMENT_LIMIT;
 use crate::store::{ImageStore, Record, Scratch, blocking};
 use crate::{Image, ImageConfig, ImageError};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-/// Manifests and configs are small; a larger one is an attack on our memory.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// `config` of the OCI image spec, the parts that are used.
 #[derive(Deserialize)]
@@ -66,10 +65,6 @@ impl ConfigFile {
         let (tags, digests) = (BTreeSet::new(), BTreeSet::new());
         Record { id, tags, digests, size, config, layers: self.rootfs.diff_ids }
     }
-}
-
-pub(crate) fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 pub(crate) fn refused(object: &str, message: impl Into<String>) -> ImageError {
@@ -205,11 +200,9 @@ impl Contents {
     /// A document of an OCI layout, checked against its digest.
     fn blob(&self, digest: &str) -> Result<Vec<u8>, ImageError> {
         let bytes = self.document(&blob_path(digest, &self.name)?)?;
-        let found = digest_of(&bytes);
-        if found == digest {
-            Ok(bytes)
-        } else {
-            Err(refused(&self.name, format!("blob {digest} has the digest {found}")))
+        match mismatch(&bytes, digest) {
+            None => Ok(bytes),
+            Some(why) => Err(refused(&self.name, format!("blob {why}"))),
         }
     }
 }
@@ -292,40 +285,13 @@ fn add_layers(
     Ok(total)
 }
 
-/// A descriptor of the OCI image spec.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    digest: String,
-    #[serde(default)]
-    media_type: String,
-    #[serde(default)]
-    annotations: HashMap<String, String>,
-    #[serde(default)]
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Deserialize)]
-struct OciIndex {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct OciManifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
 fn read_layout(store: &ImageStore, contents: &Contents) -> Result<Vec<Record>, ImageError> {
-    let index: OciIndex = parse(&contents.document("index.json")?, &contents.name)?;
+    let index = match Document::parse(&contents.document("index.json")?, &contents.name)? {
+        Document::Index(index) => index,
+        Document::Manifest(_) => return Err(refused(&contents.name, "its index.json is no index")),
+    };
     let mut records = Vec::new();
-    for descriptor in index.manifests {
+    for descriptor in index {
         let name = descriptor
             .annotations
             .get("io.containerd.image.name")
@@ -345,35 +311,19 @@ fn read_manifest(
     descriptor: &Descriptor,
     depth: u8,
 ) -> Result<Record, ImageError> {
-    let bytes = contents.blob(&descriptor.digest)?;
-    if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
-        if depth >= 4 {
+    let manifest = match Document::parse(&contents.blob(&descriptor.digest)?, &contents.name)? {
+        Document::Manifest(manifest) => manifest,
+        Document::Index(_) if depth >= DEPTH_LIMIT => {
             return Err(refused(&contents.name, "its indexes are nested too deeply"));
         }
-        let index: OciIndex = parse(&bytes, &contents.name)?;
-        let ours = index.manifests.iter().find(|m| is_ours(m)).ok_or_else(|| {
-            refused(&contents.name, format!("it has no image for linux/{}", architecture()))
-        })?;
-        return read_manifest(store, contents, ours, depth + 1);
-    }
-    let manifest: OciManifest = parse(&bytes, &contents.name)?;
+        Document::Index(index) => {
+            return read_manifest(store, contents, &ours(index, &contents.name)?, depth + 1);
+        }
+    };
     let config = contents.blob(&manifest.config.digest)?;
     let file = ConfigFile::parse(&config, &contents.name)?;
     let paths: Result<Vec<String>, ImageError> =
         manifest.layers.iter().map(|layer| blob_path(&layer.digest, &contents.name)).collect();
     let size = add_layers(store, contents, &file, &paths?)?;
     Ok(file.into_record(manifest.config.digest, size))
-}
-
-fn is_ours(descriptor: &Descriptor) -> bool {
-    descriptor.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == architecture())
-}
-
-/// This machine's architecture, as Go and the OCI specs name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

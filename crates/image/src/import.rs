@@ -1,6 +1,7 @@
 //! An image from files at hand: a directory that is to be its root, or single files.
 
-use crate::archive::{ConfigFile, digest_of};
+use crate::archive::ConfigFile;
+use crate::digest::digest_of;
 use crate::reference;
 use crate::store::{ImageStore, blocking};
 use crate::{Image, ImageError};

@@ -198,8 +198,10 @@ fn make<R: Read>(root: &OwnedFd, parent: &OwnedFd, name: &OsStr, entry: &mut Ent
                 EntryType::Block => FileType::BlockDevice,
                 _ => FileType::Fifo,
             };
-            let (major, minor) = (entry.header().device_major()?, entry.header().device_minor()?);
-            let device = sys::makedev(major.unwrap_or(0), minor.unwrap_or(0));
+            // Left empty by some tools where there is no device.
+            let number = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
+            let header = entry.header();
+            let device = sys::makedev(number(header.device_major()), number(header.device_minor()));
             sys::mknodat(parent, name, file_type, mode, device)?;
         }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {

@@ -7,16 +7,21 @@
 //! * `reference`: names, normalised as Docker does.
 //! * `archive`: `docker save` archives and OCI layouts.
 //! * `import`: an image from a plain directory.
-//! * `pull`: from a registry.
+//! * `pull`: from a registry; `registry`: how to speak to one; `blob`: fetching that can be interrupted.
+//! * `manifest`, `digest`: what names images and their parts.
 //! * `layer`: a layer's tar stream to a directory, trusting nothing in it.
 //! * `removal`: removing a tree of any depth.
 //! * `snapshot`: overlayfs mounts on top of layers.
 
 mod archive;
+mod blob;
+mod digest;
 mod import;
 mod layer;
+mod manifest;
 mod pull;
 mod reference;
+mod registry;
 mod removal;
 mod snapshot;
 mod store;
@@ -63,12 +68,19 @@ pub struct ImageConfig {
 }
 
 /// Credentials of a registry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// User name.
     pub username: String,
     /// Password or token.
     pub password: String,
+}
+
+/// The name only: what is printed ends up in logs.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// Told how a pull goes on.
@@ -100,6 +112,9 @@ pub trait Images: Send + Sync {
     async fn list(&self) -> Result<Vec<Image>, ImageError>;
     /// Removes an image and the layers only it used.
     async fn remove(&self, id: &str) -> Result<(), ImageError>;
+    /// Removes what pulls that were interrupted left for the next try, and layers that nothing uses. Pulls and
+    /// loads under way are not disturbed.
+    async fn prune(&self) -> Result<(), ImageError>;
     /// Mounts a writable file system on top of the image's layers and gives its path. `key` names it (one
     /// per container attempt); asking again gives the same one, after a restart too.
     async fn mount(&self, image_id: &str, key: &str) -> Result<PathBuf, ImageError>;

@@ -1,25 +1,21 @@
 //! Images from a registry (OCI distribution spec).
 
-use crate::archive::{ConfigFile, digest_of, refused};
-use crate::reference::{self, is_loopback};
+use crate::archive::{ConfigFile, refused};
+use crate::digest::{Digester, digest_of, mismatch, not_a_digest};
+use crate::manifest::{DEPTH_LIMIT, Descriptor, Document, Manifest, ours};
+use crate::reference;
+use crate::registry::{Registry, RegistryError};
 use crate::store::{ImageStore, Record, blocking};
 use crate::{Credentials, Image, ImageError, Progress};
 use futures::{StreamExt, TryStreamExt};
-use oci_client::Reference;
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use std::error::Error;
+use oci_spec::distribution::Reference;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Layers fetched at once, as containerd does.
 const PARALLEL: usize = 3;
 
-/// Fetches an image. Calls for one name wait for each other, so that a layer is fetched once.
+/// Fetches an image. Calls for one name wait for each other, so that its manifest is fetched once.
 pub(crate) async fn pull(
     store: &ImageStore,
     name: &str,
@@ -33,109 +29,91 @@ pub(crate) async fn pull(
         Arc::clone(pulls.entry(reference.whole()).or_default())
     };
     let _one_at_a_time = lock.lock().await;
-    Pull::new(store, reference, credentials)?.run(progress).await
+    let whole = reference.whole();
+    let registry = Registry::new(&store.clients, &reference, credentials);
+    let registry = registry.map_err(|error| failed(&whole, &error))?;
+    Pull { store, reference, whole, registry }.run(progress).await
+}
+
+fn failed(whole: &str, error: &RegistryError) -> ImageError {
+    ImageError::Pull { reference: whole.to_owned(), message: error.to_string() }
 }
 
 struct Pull<'a> {
     store: &'a ImageStore,
     reference: Reference,
-    client: Client,
-    auth: RegistryAuth,
+    /// Its name in full.
+    whole: String,
+    registry: Registry,
 }
 
-impl<'a> Pull<'a> {
-    fn new(
-        store: &'a ImageStore,
-        reference: Reference,
-        credentials: Option<Credentials>,
-    ) -> Result<Self, ImageError> {
-        // Fails only if one is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let protocol =
-            if is_loopback(reference.registry()) { ClientProtocol::Http } else { ClientProtocol::Https };
-        let config = ClientConfig {
-            protocol,
-            connect_timeout: Some(Duration::from_secs(15)),
-            read_timeout: Some(Duration::from_secs(60)),
-            ..ClientConfig::default()
-        };
-        let auth = match credentials {
-            Some(Credentials { username, password }) => RegistryAuth::Basic(username, password),
-            None => RegistryAuth::Anonymous,
-        };
-        let client = Client::try_from(config)
-            .map_err(|error| ImageError::Pull { reference: reference.whole(), message: chain(&error) })?;
-        Ok(Self { store, reference, client, auth })
-    }
-
-    fn failed(&self, error: &OciDistributionError) -> ImageError {
-        let message = match error {
-            // In the words people search for; what the registry says is no more than that.
-            OciDistributionError::UnauthorizedError { .. }
-            | OciDistributionError::AuthenticationFailure(_) => {
-                let given = match self.auth {
-                    RegistryAuth::Anonymous => "no credentials were given",
-                    _ => "the credentials given were refused",
-                };
-                format!(
-                    "pull access denied, repository does not exist or may require authorization: {given}: {}",
-                    chain(error)
-                )
-            }
-            _ => chain(error),
-        };
-        ImageError::Pull { reference: self.reference.whole(), message }
-    }
-
-    /// The registry stopped answering half way.
-    fn broken(&self, error: &dyn Error) -> ImageError {
-        ImageError::Pull { reference: self.reference.whole(), message: chain(error) }
-    }
-
+impl Pull<'_> {
     async fn run(&self, progress: &dyn Progress) -> Result<Image, ImageError> {
-        let whole = self.reference.whole();
-        let (manifest, digest, config, list) = self
-            .client
-            .pull_manifest_and_config_and_list_digest(&self.reference, &self.auth)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let id = digest_of(config.as_bytes());
-        if manifest.config.digest != id {
-            return Err(refused(&whole, format!("config {} has the digest {id}", manifest.config.digest)));
+        let name = self.reference.digest().or(self.reference.tag()).unwrap_or("latest");
+        let (manifest, digest) = self.manifest(name).await?;
+        let config = self.registry.document(&manifest.config.digest).await;
+        let config = config.map_err(|error| failed(&self.whole, &error))?;
+        if let Some(why) = mismatch(&config, &manifest.config.digest) {
+            return Err(refused(&self.whole, format!("config {why}")));
         }
-        let file = ConfigFile::parse(config.as_bytes(), &whole)?;
+        let file = ConfigFile::parse(&config, &self.whole)?;
         if file.diff_ids().len() != manifest.layers.len() {
-            return Err(refused(&whole, "the config and the manifest do not name as many layers"));
+            return Err(refused(&self.whole, "the config and the manifest do not name as many layers"));
         }
-        let size = manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum();
+        let size = manifest.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
         let _held = self.store.hold_layers()?;
         let layers: Vec<_> = file.diff_ids().iter().cloned().zip(manifest.layers).collect();
         self.fetch_layers(layers, size, progress).await?;
 
-        let mut record = file.into_record(id, size);
-        self.name(&mut record, &list.unwrap_or(digest));
+        let mut record = file.into_record(digest_of(&config), size);
+        self.name(&mut record, &digest);
         let store = self.store.clone();
         blocking(move || store.add_image(record)).await
+    }
+
+    /// The manifest for this machine, and the digest of what the name leads to, which is that of an index if there is
+    /// one.
+    async fn manifest(&self, name: &str) -> Result<(Manifest, String), ImageError> {
+        let (mut next, mut named) = (name.to_owned(), None);
+        for _ in 0..=DEPTH_LIMIT {
+            let bytes = self.registry.manifest(&next).await.map_err(|error| failed(&self.whole, &error))?;
+            if next.contains(':')
+                && let Some(why) = mismatch(&bytes, &next)
+            {
+                return Err(refused(&self.whole, format!("manifest {why}")));
+            }
+            let digest = if next.contains(':') { next } else { digest_of(&bytes) };
+            let named = named.get_or_insert(digest);
+            match Document::parse(&bytes, &self.whole)? {
+                Document::Manifest(manifest) => return Ok((manifest, named.clone())),
+                Document::Index(index) => next = ours(index, &self.whole)?.digest,
+            }
+        }
+        Err(refused(&self.whole, "its indexes are nested too deeply"))
     }
 
     fn name(&self, record: &mut Record, digest: &str) {
         let (registry, repository) = (self.reference.registry(), self.reference.repository());
         record.digests.insert(format!("{registry}/{repository}@{digest}"));
         if self.reference.digest().is_none() {
-            record.tags.insert(self.reference.whole());
+            record.tags.insert(self.whole.clone());
         }
     }
 
     async fn fetch_layers(
         &self,
-        layers: Vec<(String, OciDescriptor)>,
+        layers: Vec<(String, Descriptor)>,
         total: u64,
         progress: &dyn Progress,
     ) -> Result<(), ImageError> {
-        let fetched = AtomicU64::new(0);
-        progress.fetched(0, total);
+        let fetched = AtomicI64::new(0);
+        let told = |more: i64| {
+            let now = fetched.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+            progress.fetched(u64::try_from(now).unwrap_or_default(), total);
+        };
+        told(0);
         futures::stream::iter(layers)
-            .map(|(diff_id, layer)| self.fetch_layer(diff_id, layer, &fetched, total, progress))
+            .map(|(diff_id, layer)| self.fetch_layer(diff_id, layer, &told))
             .buffer_unordered(PARALLEL)
             .try_collect::<Vec<()>>()
             .await?;
@@ -146,53 +124,28 @@ impl<'a> Pull<'a> {
     async fn fetch_layer(
         &self,
         diff_id: String,
-        layer: OciDescriptor,
-        fetched: &AtomicU64,
-        total: u64,
-        progress: &dyn Progress,
+        layer: Descriptor,
+        told: &(dyn Fn(i64) + Sync),
     ) -> Result<(), ImageError> {
-        if self.store.has_layer(&diff_id) {
-            let size = u64::try_from(layer.size).unwrap_or(0);
-            progress.fetched(fetched.fetch_add(size, Ordering::Relaxed) + size, total);
+        if Digester::like(&layer.digest).is_none() {
+            return Err(refused(&self.whole, not_a_digest(&layer.digest)));
+        }
+        let is_here = {
+            let (store, diff_id) = (self.store.clone(), diff_id.clone());
+            move || store.has_layer(&diff_id)
+        };
+        let Some(mut blob) = self.store.partial(&layer.digest, is_here).await? else {
+            told(i64::try_from(layer.size).unwrap_or_default());
             return Ok(());
-        }
-        let scratch = self.store.scratch()?;
-        let path = scratch.path().join("layer");
-        let fail = |source| ImageError::Io { step: "writing layer", object: diff_id.clone(), source };
-        let mut file = tokio::fs::File::create(&path).await.map_err(fail)?;
-        // The stream checks the bytes against the descriptor's digest as they pass.
-        let mut stream = self
-            .client
-            .pull_blob_stream(&self.reference, &layer)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        while let Some(chunk) = stream.stream.next().await {
-            let chunk = chunk.map_err(|error| self.broken(&error))?;
-            file.write_all(&chunk).await.map_err(fail)?;
-            let size = chunk.len() as u64;
-            progress.fetched(fetched.fetch_add(size, Ordering::Relaxed) + size, total);
-        }
-        file.flush().await.map_err(fail)?;
+        };
+        blob.fetch(&self.registry, &layer, &self.whole, told).await?;
         let store = self.store.clone();
         blocking(move || {
-            let fail = |source| ImageError::Io { step: "reading layer", object: diff_id.clone(), source };
-            let file = std::fs::File::open(scratch.path().join("layer")).map_err(fail)?;
-            store.add_layer(std::io::BufReader::with_capacity(1 << 16, file), &diff_id)
+            // Good or bad, it has served: what is kept of a layer is its files.
+            let added = blob.reader().and_then(|reader| store.add_layer(reader, &diff_id));
+            let removed = blob.remove();
+            added.and(removed)
         })
         .await
     }
-}
-
-/// An error with all its causes, each told once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }

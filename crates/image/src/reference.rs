@@ -1,10 +1,10 @@
 //! Image names, normalised as Docker does: `kubia` is `docker.io/library/kubia:latest`.
 //!
 //! The grammar is that of the distribution project's `reference` package. It is read here by hand: the regular
-//! expression that oci-client has for it takes 48 MB of memory once compiled, more than the rest of Sagong.
+//! expression that oci-spec has for it takes 48 MB of memory once compiled, more than the rest of Sagong.
 
 use crate::ImageError;
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 
 /// Longest repository name, registry included, in bytes.
 const NAME_MAX: usize = 255;

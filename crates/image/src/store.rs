@@ -4,19 +4,25 @@
 //! index.json            what images there are; replaced whole, under a lock on index.lock
 //! layers/<32 hex>/      unpacked layers, named by their diff id (short: overlayfs takes one page of options)
 //! snapshots/<key>/      writable file systems of containers
-//! tmp/                  what is being fetched or unpacked; renamed into place when whole
+//! partial/<digest>      blobs being fetched, or as far as they came when that was interrupted
+//! tmp/                  what is being unpacked; renamed into place when whole
 //! ```
 
 use crate::layer::{self, LayerError};
-use crate::{Credentials, Image, ImageConfig, ImageError, Images, Progress, pull, reference};
+use crate::{Credentials, Image, ImageConfig, ImageError, Images, Progress, pull, reference, registry};
 use async_trait::async_trait;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// After this long nobody will come back for what a pull left.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// An image as the index keeps it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,6 +61,7 @@ pub(crate) type PullLocks = Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>;
 pub struct ImageStore {
     root: Arc<PathBuf>,
     pub(crate) pulls: Arc<PullLocks>,
+    pub(crate) clients: Arc<registry::Clients>,
 }
 
 impl ImageStore {
@@ -68,29 +75,34 @@ impl ImageStore {
             object: root.display().to_string(),
             source,
         };
-        for part in ["", "layers", "snapshots", "tmp"] {
+        for part in ["", "layers", "snapshots", "partial", "tmp"] {
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.recursive(true).create(root.join(part)).map_err(fail)?;
         }
-        Ok(Self { root: Arc::new(root.to_path_buf()), pulls: Arc::default() })
+        Ok(Self { root: Arc::new(root.to_path_buf()), pulls: Arc::default(), clients: Arc::default() })
     }
 
-    /// Deletes what interrupted loads and pulls left, and layers that nothing uses any more.
+    /// Deletes what interrupted loads and pulls left, and layers that nothing uses any more. What a pull fetched is
+    /// kept for the next one, for an hour.
     ///
     /// # Errors
     /// If a directory cannot be read or emptied.
     pub fn clean(&self) -> Result<(), ImageError> {
+        self.remove_unused(ABANDONED)
+    }
+
+    fn remove_unused(&self, age: Duration) -> Result<(), ImageError> {
         let tmp = self.root.join("tmp");
         let fail = |source| ImageError::Io { step: "cleaning", object: tmp.display().to_string(), source };
         for entry in std::fs::read_dir(&tmp).map_err(fail)? {
             let path = entry.map_err(fail)?.path();
-            // A load by another process may be at work; its files are young.
-            let age = path.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
-            if age.is_some_and(|age| age.as_secs() > 3600) {
+            // Locked: another process is at work there.
+            if Scratch::lock(&path).is_ok_and(|lock| lock.is_some()) {
                 crate::remove_tree(&path).map_err(fail)?;
             }
         }
+        self.remove_partials(age)?;
         self.sweep_layers()
     }
 
@@ -108,11 +120,20 @@ impl ImageStore {
     pub(crate) fn scratch(&self) -> Result<Scratch, ImageError> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = self.root.join("tmp").join(name);
-        let made = crate::remove_tree(&path).and_then(|()| std::fs::create_dir(&path));
-        made.map_err(|source| ImageError::Io { step: "making", object: path.display().to_string(), source })?;
-        Ok(Scratch(path))
+        loop {
+            let name = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = self.root.join("tmp").join(name);
+            let made = crate::remove_tree(&path).and_then(|()| std::fs::create_dir(&path));
+            let locked = made.and_then(|()| Scratch::lock(&path)).map_err(|source| ImageError::Io {
+                step: "making",
+                object: path.display().to_string(),
+                source,
+            })?;
+            // None: somebody cleans up, and it is gone already.
+            if let Some(lock) = locked {
+                return Ok(Scratch { path, _lock: lock });
+            }
+        }
     }
 
     /// Unpacks a layer, unless it is there, and checks that it is the one the image's config names.
@@ -268,18 +289,34 @@ fn is_of_the_machine(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
 }
 
-/// A directory below `tmp`, gone when dropped.
-pub(crate) struct Scratch(PathBuf);
+/// A directory below `tmp`, gone when dropped. It is locked, so that others can tell it from one that was left.
+pub(crate) struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Scratch {
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// None if somebody else has locked or removed it.
+    fn lock(path: &Path) -> io::Result<Option<File>> {
+        let directory = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            other => other?,
+        }
+        Ok((directory.metadata()?.nlink() > 0).then_some(directory))
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = crate::remove_tree(&self.0);
+        let _ = crate::remove_tree(&self.path);
     }
 }
 
@@ -316,6 +353,11 @@ impl Images for ImageStore {
     async fn remove(&self, id: &str) -> Result<(), ImageError> {
         let (store, id) = (self.clone(), id.to_owned());
         blocking(move || store.remove_image(&id)).await
+    }
+
+    async fn prune(&self) -> Result<(), ImageError> {
+        let store = self.clone();
+        blocking(move || store.remove_unused(Duration::ZERO)).await
     }
 
     async fn mount(&self, image_id: &str, key: &str) -> Result<PathBuf, ImageError> {

@@ -530,6 +530,10 @@ impl Images for World {
         Ok(())
     }
 
+    async fn prune(&self) -> Result<(), ImageError> {
+        Ok(())
+    }
+
     async fn mount(&self, _image_id: &str, key: &str) -> Result<PathBuf, ImageError> {
         self.state.lock().mounts.insert(key.into());
         Ok(PathBuf::from("/roots").join(key))

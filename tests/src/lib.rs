@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // a panic is how a test fails
 
+pub mod debian;
 pub mod load;
+pub mod registry;
 pub mod tools;
 
 use serde_json::Value;

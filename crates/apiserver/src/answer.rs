@@ -65,7 +65,7 @@ pub(crate) struct ListMeta {
 }
 
 impl ListMeta {
-    fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         let mut value = json!({"resourceVersion": self.revision.to_string()});
         if let Some(token) = &self.continue_token {
             value["continue"] = json!(token);

@@ -5,6 +5,7 @@
 //! Writes pass `admission` and the `allocator`. `discovery` and [`health`] tell what is served. [`pki`]
 //! makes the certificates.
 
+mod absent;
 mod admission;
 mod allocator;
 mod answer;

@@ -1,5 +1,6 @@
 //! From an HTTP request to an answer: who, what, may they, do it.
 
+use crate::absent::Absent;
 use crate::answer;
 use crate::authn::{self, User};
 use crate::authz::{self, Attributes};
@@ -198,6 +199,9 @@ impl Pending {
             } else {
                 Err(ApiError::MethodNotAllowed.into())
             };
+        }
+        if let Some(absent) = Absent::find(group, version, resource) {
+            return absent.answer(self.core, verb, self.target.name, &self.query);
         }
         // `/bindings` is the one collection that holds nothing.
         let bindings = (group.as_str(), resource.as_str()) == ("", "bindings");

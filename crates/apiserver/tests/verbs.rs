@@ -6,6 +6,7 @@ mod support;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use support::{Server, config_map, pod};
@@ -597,4 +598,30 @@ async fn warnings_are_about_the_object_with_its_defaults() {
     let (code, headers, _) = server.request("POST", path, &json, service.to_string()).await;
     assert_eq!(code, 201);
     assert_eq!(headers["warning"], "299 - \"spec.SessionAffinity is ignored for headless services\"");
+}
+
+/// Schedulers and controllers of others wait until they have listed and watched these.
+#[tokio::test]
+async fn kinds_of_which_there_are_none_are_listed_and_watched_and_never_created() {
+    let server = Server::start().await;
+    let sets = "/apis/apps/v1/statefulsets";
+    let (code, list) = server.json("GET", sets, &json!(null)).await;
+    assert_eq!((code, &list["kind"], &list["items"]), (200, &json!("StatefulSetList"), &json!([])));
+    assert!(list["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+
+    let budgets = Api::<PodDisruptionBudget>::all(server.client());
+    let watched: Vec<_> =
+        budgets.watch(&WatchParams::default().timeout(1), "0").await.unwrap().try_collect().await.unwrap();
+    assert!(watched.is_empty(), "{watched:?}");
+    let streaming = WatchParams { send_initial_events: true, ..WatchParams::default().timeout(1) };
+    let watched: Vec<_> = budgets.watch(&streaming, "0").await.unwrap().try_collect().await.unwrap();
+    assert!(matches!(watched.as_slice(), [WatchEvent::Bookmark(_)]), "{watched:?}");
+
+    let own = "/apis/apps/v1/namespaces/default/statefulsets";
+    let (code, refused) = server.json("POST", own, &json!({"metadata": {"name": "a"}})).await;
+    assert_eq!((code, &refused["reason"]), (405, &json!("MethodNotAllowed")));
+    let (code, missing) = server.json("GET", &format!("{own}/a"), &json!(null)).await;
+    assert_eq!((code, message(&missing)), (404, "statefulsets.apps \"a\" not found"));
+    let (_, discovery) = server.json("GET", "/apis/apps/v1", &json!(null)).await;
+    assert!(!discovery.to_string().contains("statefulsets"), "{discovery}");
 }

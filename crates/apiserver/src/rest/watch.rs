@@ -58,21 +58,23 @@ impl Request {
             (Some(false), None | Some(0)) => Some(context.core.store.revision()),
             (_, Some(version)) => Some(version),
         };
-        let seconds = match context.number("timeoutSeconds")? {
-            Some(seconds) if seconds > 0 => u64::try_from(seconds).unwrap_or(MIN_TIMEOUT),
-            _ => rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT),
-        };
         Ok(Self {
             from,
             bookmarks,
             mark_initial: send_initial == Some(true) && bookmarks,
-            timeout: Duration::from_secs(seconds),
+            timeout: timeout(context.number("timeoutSeconds")?),
             selection: match &context.name {
                 Some(name) => Selection::of_one(query, &context.resource, name)?,
                 None => Selection::parse(query, &context.resource)?,
             },
         })
     }
+}
+
+/// How long a watch lasts whose client asks for `seconds`.
+pub(crate) fn timeout(seconds: Option<i64>) -> Duration {
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    Duration::from_secs(seconds.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT)))
 }
 
 fn check_initial_events(context: &Context, send_initial: Option<bool>) -> Outcome<()> {
@@ -120,7 +122,10 @@ pub(crate) async fn watch(context: &Context) -> Outcome<Response<Body>> {
     })))
 }
 
-fn respond(pieces: impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Response<Body> {
+/// The response whose body are these pieces, of whole events each.
+pub(crate) fn respond(
+    pieces: impl futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Response<Body> {
     let mut response = Response::new(streaming(pieces));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json;stream=watch"));
@@ -345,10 +350,7 @@ impl Formatter {
     }
 
     fn bookmark(&mut self, out: &mut Vec<u8>, revision: Revision, ends_initial: bool) {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-        if ends_initial {
-            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
-        }
+        let metadata = bookmark_metadata(revision, ends_initial);
         let object = match self.shape {
             Shape::Object => json!({
                 "kind": self.resource.id.kind, "apiVersion": self.resource.api_version, "metadata": metadata
@@ -369,6 +371,15 @@ impl Formatter {
         out.extend_from_slice(json!({"type": "BOOKMARK", "object": object}).to_string().as_bytes());
         out.push(b'\n');
     }
+}
+
+/// The metadata of a bookmark's object.
+pub(crate) fn bookmark_metadata(revision: Revision, ends_initial: bool) -> serde_json::Value {
+    let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    if ends_initial {
+        metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+    }
+    metadata
 }
 
 fn error_event(failure: &Failure) -> Bytes {

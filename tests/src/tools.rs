@@ -30,6 +30,13 @@ pub fn call_by_name(cluster: &Cluster, name: &str, port: u16) {
     cluster.kubectl_stdin(&["create"], &pod.to_string());
 }
 
+/// How many answers such a pod says it has had so far.
+pub fn answered(cluster: &Cluster, name: &str) -> usize {
+    let printed = cluster.kubectl(&["logs", name, "--tail=100"]);
+    let last = printed.lines().rev().find_map(|line| line.strip_prefix("answered ")).unwrap_or_default();
+    last.split([' ', ',', '}']).filter_map(|word| word.parse::<usize>().ok()).sum()
+}
+
 /// What such a pod says failed so far. It must still be running, and have been answered.
 pub fn failures(cluster: &Cluster, name: &str) -> Vec<String> {
     assert_eq!(cluster.get(&["pod", name])["status"]["phase"], "Running", "{name}");

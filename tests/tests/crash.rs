@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sagong_tests::load::{Connections, Load};
-use sagong_tests::{Cluster, eventually, example, have, run, stdout};
+use sagong_tests::{Cluster, eventually, example, have, run, stdout, tools};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,11 +15,16 @@ fn kills() -> u64 {
     std::env::var("SAGONG_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
-/// Kills the process as a crash does, and waits until it is gone.
+/// Kills the process as a crash does, and waits until it is gone. When init takes note of that is another matter: in
+/// a container it may take seconds, in which names would not resolve.
 fn kill(cluster: &Cluster) {
     let pid = cluster.process().unwrap();
     stdout(Command::new("kill").args(["-9", &pid.to_string()]));
-    eventually("its end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    let status = format!("/proc/{pid}/status");
+    eventually("its end", || match std::fs::read_to_string(&status) {
+        Ok(text) => text.contains("\nState:\tZ").then_some(()),
+        Err(_) => Some(()),
+    });
 }
 
 /// How much of each kind the cluster has on the machine.
@@ -97,6 +102,10 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
     cluster.kubectl(&["create", "-f", &example("kubia-deployment-v1.yaml")]);
     cluster.kubectl(&["expose", "deployment", "kubia", "--port=8080"]);
     settled(&cluster);
+    // Calls by name: a name that does not resolve while nobody answers is asked again by the C library.
+    tools::load(&cluster);
+    tools::call_by_name(&cluster, "caller", 8080);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/caller", "--timeout=60s"]);
     let ip = cluster.get(&["svc", "kubia"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let instance = cluster.instance();
     let before = holdings(&cluster, &instance);
@@ -118,6 +127,9 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
         eventually("answers while nothing runs", || (load.so_far().sent() > sent + 2).then_some(()));
         cluster.up(&[]);
         settled(&cluster);
+        // Each crash is one outage: a look-up must not meet the next one, and the next, until its attempts are used up.
+        let so_far = tools::answered(&cluster, "caller");
+        eventually("the caller to go on", || (tools::answered(&cluster, "caller") > so_far).then_some(()));
         let now = containers(&cluster);
         if is_rolling {
             assert!(now.values().all(|(_, restarts)| *restarts == 0), "round {round}: {now:?}");
@@ -136,6 +148,7 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
     }
     let tally = load.stop();
     assert!(tally.failures.is_empty(), "{} of {}: {:?}", tally.failures.len(), tally.sent(), tally.failures);
+    assert_eq!(tools::failures(&cluster, "caller"), [] as [String; 0]);
 
     // Who ends while nobody looks is not forgotten, nor is how.
     cluster.kubectl_stdin(&["create"], &mortal("mortal", 7));

@@ -104,7 +104,8 @@ impl Dns {
     }
 
     /// Answers what needs others, or what could not be judged yet because nothing was known; None if nothing can
-    /// be said.
+    /// be said. Then silence is best: who hears nothing asks again in time, while a failure makes the C library go
+    /// through its attempts at once and then through the rest of the search path.
     pub(crate) async fn finish(
         &self,
         proxy: &Proxy,
@@ -115,7 +116,7 @@ impl Dns {
         let judgement = match judgement {
             Some(known) => known,
             None if proxy.listed_within(FIRST_LISTS).await => self.judge(proxy, &query),
-            None => Judgement::Answer(answer::reply(&query, ResponseCode::ServFail).into()),
+            None => return None,
         };
         let message = match judgement {
             Judgement::Answer(message) => *message,
@@ -211,3 +212,7 @@ fn limit(query: &Message, stream: bool) -> u16 {
 fn send(message: Message, limit: u16) -> Step {
     answer::write(message, limit).map_or(Step::Nothing, Step::Send)
 }
+
+#[cfg(test)]
+#[path = "dns/start_tests.rs"]
+mod tests;

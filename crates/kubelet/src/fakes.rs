@@ -41,6 +41,16 @@ pub(crate) struct Program {
     pub(crate) broken: bool,
 }
 
+/// What comes of taking a pod out of service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Withdrawal {
+    #[default]
+    Confirmed,
+    Fails,
+    /// Nothing is heard of it.
+    Hangs,
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     /// What was done, in order: `run_sandbox`, `signal 15 main`, …
@@ -55,6 +65,8 @@ pub(crate) struct State {
     pub(crate) programs: BTreeMap<String, Program>,
     /// Numbers of connections to report, one after the other; the last one for ever.
     pub(crate) connections: Vec<usize>,
+    /// What comes of taking a pod out of service.
+    pub(crate) withdrawal: Withdrawal,
     /// How often making a sandbox fails.
     pub(crate) sandbox_failures: usize,
     pub(crate) config_maps: BTreeMap<String, ConfigMap>,
@@ -581,7 +593,16 @@ impl DataPlane for World {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(3)).await;
             self.note("withdraw");
-            Ok(())
+            let withdrawal = self.state.lock().withdrawal;
+            match withdrawal {
+                Withdrawal::Confirmed => Ok(()),
+                Withdrawal::Fails => Err(NetworkError::Failed {
+                    step: "applying",
+                    object: "rules".into(),
+                    message: "no such table".into(),
+                }),
+                Withdrawal::Hangs => std::future::pending().await,
+            }
         })
     }
 

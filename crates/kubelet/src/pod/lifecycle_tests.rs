@@ -1,6 +1,6 @@
 //! Whole lives of pods in a world in memory, on a virtual clock.
 
-use crate::fakes::{Program, World};
+use crate::fakes::{Program, Withdrawal, World};
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -134,6 +134,32 @@ async fn connections_that_never_end_are_waited_for_only_so_long(#[case] grace: i
     world.until_gone("p").await;
     let waited = world.when("signal 15 nodejs") - world.when("DELETE");
     assert_eq!(waited.as_secs_f64().round(), waits as f64, "{waited:?}");
+}
+
+#[rstest]
+#[case::confirmed(Withdrawal::Confirmed, 0, None)]
+#[case::fails(Withdrawal::Fails, 5, Some("no such table"))]
+#[case::hangs(Withdrawal::Hangs, 5, Some("no answer"))]
+#[tokio::test(start_paused = true)]
+async fn a_data_plane_that_does_not_confirm_is_waited_for_only_so_long_and_an_event_says_so(
+    #[case] withdrawal: Withdrawal,
+    #[case] waits: u64,
+    #[case] told: Option<&str>,
+) {
+    let world = World::new();
+    let _running = world.start();
+    world.create("p", kubia());
+    world.until_ready("p").await;
+    world.state.lock().withdrawal = withdrawal;
+    world.delete("p", 30);
+    world.until_gone("p").await;
+    let waited = world.when("signal 15 nodejs") - world.when("DELETE");
+    assert_eq!(waited.as_secs_f64().round(), waits as f64, "{waited:?}");
+    let state = world.state.lock();
+    let events = state.events.iter().filter(|(_, reason, _)| reason == "FailedWithdraw");
+    let messages: Vec<&String> = events.map(|(_, _, message)| message).collect();
+    assert_eq!(messages.len(), usize::from(told.is_some()), "{messages:?}");
+    assert!(messages.iter().all(|message| told.is_some_and(|told| message.contains(told))), "{messages:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// How long withdrawing a pod may take; afterwards it is stopped although requests may still arrive.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(5);
+/// Pause after the data plane failed to.
+const WITHDRAW_PAUSE: Duration = Duration::from_millis(100);
 /// First and longest pause between two looks at a pod's connections.
 const DRAIN_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
@@ -235,12 +237,23 @@ impl Context {
         Outcome::Removed
     }
 
+    /// Takes the pod out of every service. One that cannot be is stopped after a while all the same: an event says so.
     async fn withdraw(&self, address: IpAddr) -> Outcome {
-        match tokio::time::timeout(WITHDRAW_LIMIT, self.shared.data_plane.withdraw(address)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, %address, "pod not withdrawn before its stop"),
-            Err(_) => tracing::warn!(%address, "withdrawing the pod took too long"),
+        let mut reason = "no answer".to_owned();
+        let confirmed = async {
+            while let Err(error) = self.shared.data_plane.withdraw(address).await {
+                reason = error.to_string();
+                tokio::time::sleep(WITHDRAW_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(WITHDRAW_LIMIT, confirmed).await.is_ok() {
+            return Outcome::Withdrawn;
         }
+        let message = format!(
+            "Not confirmed within {WITHDRAW_LIMIT:?} that no service sends to {address} any more, stopping all the same: {reason}"
+        );
+        tracing::warn!(pod = %super::messages::pod_name(&self.pod), "{message}");
+        self.shared.recorder.pod(&self.pod, Warning, "FailedWithdraw", message);
         Outcome::Withdrawn
     }
 

@@ -15,15 +15,16 @@ fn kills() -> u64 {
     std::env::var("SAGONG_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
-/// Kills the process as a crash does, and waits until it is gone. When init takes note of that is another matter: in
-/// a container it may take seconds, in which names would not resolve.
+/// Kills the process as a crash does, and waits until it is gone, with every thread: the last one gives back the lock
+/// and the ports. When init takes note of that is another matter: in a container it may take seconds, in which names
+/// would not resolve.
 fn kill(cluster: &Cluster) {
     let pid = cluster.process().unwrap();
     stdout(Command::new("kill").args(["-9", &pid.to_string()]));
-    let status = format!("/proc/{pid}/status");
-    eventually("its end", || match std::fs::read_to_string(&status) {
-        Ok(text) => text.contains("\nState:\tZ").then_some(()),
-        Err(_) => Some(()),
+    eventually("its end", || {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        (threads == 0 || threads == 1 && state.contains("\nState:\tZ")).then_some(())
     });
 }
 

@@ -626,6 +626,10 @@ impl DataPlane for World {
     fn restore(&self, _address: IpAddr) {
         self.note("restore");
     }
+
+    fn readmit(&self, _address: IpAddr) {
+        self.note("readmit");
+    }
 }
 
 #[async_trait]

@@ -60,6 +60,8 @@ pub trait DataPlane: Send + Sync {
     ) -> BoxFuture<'a, Result<usize, NetworkError>>;
     /// Forgets a withdrawal: the address is free for another pod.
     fn restore(&self, address: IpAddr);
+    /// Takes a withdrawal back: the same pod serves again, wherever the EndpointSlices list it.
+    fn readmit(&self, address: IpAddr);
 }
 
 /// Where the network can fail.

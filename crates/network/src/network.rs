@@ -198,4 +198,8 @@ impl DataPlane for Network {
     fn restore(&self, address: IpAddr) {
         self.proxy.restore(address);
     }
+
+    fn readmit(&self, address: IpAddr) {
+        self.proxy.readmit(address);
+    }
 }

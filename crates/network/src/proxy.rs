@@ -265,4 +265,13 @@ impl DataPlane for Proxy {
         }
         self.dirty.notify_one();
     }
+
+    fn readmit(&self, address: IpAddr) {
+        {
+            let mut state = self.state.lock();
+            state.withdrawals.readmit(address);
+            self.balancer.restore(address);
+        }
+        self.dirty.notify_one();
+    }
 }

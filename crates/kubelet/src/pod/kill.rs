@@ -1,15 +1,20 @@
-//! Stopping a container: preStop hook, stop signal, SIGKILL at the deadline.
+//! Stopping a container: preStop hook, stop signal, SIGKILL at the deadline. If the pod lives on it leaves every service
+//! before, and comes back when it is ready again: a restart of one replica loses no request.
 
 use super::plan::{Action, Planner};
 use super::snapshot::{ContainerFacts, Kill, KillReason};
+use super::termination;
 use crate::clock::later;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, PodStatus};
 use sagong_runtime::ContainerState;
 use std::time::Duration;
 
 /// What a container gets after its preStop hook even if that used up the grace period, as upstream gives it.
 const AFTER_HOOK: Duration = Duration::from_secs(2);
+/// How long connections may take to finish in a container that is to be restarted. It is not well: most that do not
+/// finish by then never will.
+const RESTART_DRAIN: Duration = Duration::from_secs(1);
 /// How long to wait for a killed container before it is killed again.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
 /// SIGKILL.
@@ -22,6 +27,8 @@ impl Kill {
         Kill {
             reason,
             deadline: later(now, grace),
+            drain_until: later(now, termination::drain_limit(grace).min(RESTART_DRAIN)),
+            drained: false,
             at_once: grace.is_zero(),
             hook_done: hook.is_none(),
             signalled: None,
@@ -79,6 +86,45 @@ pub(crate) fn stop_all(planner: &mut Planner<'_>, grace: Duration) {
     go_on(planner);
 }
 
+/// Whether nothing arrives any more at a pod that lives on. (That of a pod that ends is in its termination.)
+fn is_left_alone(planner: &mut Planner<'_>, kill: &Kill) -> bool {
+    let snapshot = planner.snapshot;
+    let lives_on = snapshot.termination.is_none()
+        && !snapshot.is_evicted()
+        && matches!(kill.reason, KillReason::Liveness | KillReason::Changed);
+    let sandbox = snapshot.ready_sandbox().filter(|_| lives_on && !snapshot.host_network());
+    let Some((sandbox, address)) = sandbox.and_then(|sandbox| Some((sandbox, sandbox.address?))) else {
+        return true;
+    };
+    if !snapshot.set_aside {
+        planner.act(Action::Withdraw { address });
+        return false;
+    }
+    match &sandbox.netns {
+        Some(netns) if !kill.drained && planner.now < kill.drain_until => {
+            planner.act(Action::Drain { address, netns: netns.clone(), until: kill.drain_until });
+            planner.look(kill.drain_until);
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Lets services send to a pod again whose container was restarted, once it is ready. Before, slices may still list it
+/// as it was.
+pub(crate) fn readmit(planner: &mut Planner<'_>, status: &PodStatus) {
+    let snapshot = planner.snapshot;
+    let stops = snapshot.containers.values().any(|facts| facts.is_alive() && facts.kill.is_some());
+    let mut conditions = status.conditions.iter().flatten();
+    let is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    if !snapshot.set_aside || stops || !is_ready {
+        return;
+    }
+    if let Some(address) = snapshot.ready_sandbox().and_then(|sandbox| sandbox.address) {
+        planner.act(Action::Readmit { address });
+    }
+}
+
 /// The next step in stopping one container.
 fn step(planner: &mut Planner<'_>, name: &str, facts: &ContainerFacts) {
     let (Some(kill), Some(instance)) = (&facts.kill, &facts.current) else { return };
@@ -106,6 +152,10 @@ fn step(planner: &mut Planner<'_>, name: &str, facts: &ContainerFacts) {
             signal(planner, SIGKILL);
         }
         return planner.look(again);
+    }
+    let politely = !kill.at_once && kill.signalled.is_none() && planner.now < kill_at;
+    if politely && !is_left_alone(planner, kill) {
+        return planner.look(kill_at);
     }
     let hook_runs = !kill.hook_done && !kill.at_once;
     if kill.at_once || (planner.now >= kill_at && !hook_runs) {

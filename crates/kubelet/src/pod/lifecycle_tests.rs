@@ -525,7 +525,43 @@ async fn a_container_that_is_not_alive_is_restarted() {
     world.until("restarted", |world| world.count("start nodejs#1") == 1).await;
     assert_eq!((world.when("start nodejs#1") - world.when("start nodejs#0")).as_secs(), 30);
     assert!(world.has_event("Killing", "Container nodejs failed liveness probe, will be restarted"));
-    assert_eq!(world.count("withdraw"), 0, "the pod stays");
+    let journal = world.journal();
+    let order = ["withdraw", "connections 0", "signal 15 nodejs", "start nodejs#1"];
+    assert!(order.map(|what| at(&journal, what)).is_sorted(), "{journal:?}");
+    world.until("readmitted", |world| world.count("readmit") == 1).await;
+    assert_eq!(world.count("restore"), 0, "the pod stays");
+}
+
+/// Of three replicas one restarts: clients should not notice.
+#[rstest]
+#[case::connections_finish(vec![1, 0, 0], 0)]
+#[case::connections_stay(vec![1], 1)]
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_restarted_gets_no_requests_from_before_its_stop_until_it_is_ready_again(
+    #[case] connections: Vec<usize>,
+    #[case] waits: u64,
+) {
+    let world = World::new();
+    let _running = world.start();
+    let ailing = Program {
+        answers_after: Some(Duration::ZERO),
+        fails_after: Some(Duration::from_secs(5)),
+        ..Default::default()
+    };
+    world.program("nodejs", ailing.clone());
+    let spec = with(kubia(), "/containers/0/livenessProbe", exec_probe(json!({"failureThreshold": 1})));
+    world.create("p", with(spec, "/containers/0/readinessProbe", exec_probe(json!({"failureThreshold": 9}))));
+    world.until_ready("p").await;
+    world.state.lock().connections = connections;
+    world.until("withdrawn", |world| world.count("withdraw") == 1).await;
+    let begun = world.when("withdraw");
+    world.program("nodejs", Program { fails_after: None, ..ailing });
+    world.until("readmitted", |world| world.count("readmit") == 1).await;
+    let journal = world.journal();
+    let order = ["withdraw", "connections 1", "signal 15 nodejs", "start nodejs#1", "readmit"];
+    assert!(order.map(|what| at(&journal, what)).is_sorted(), "{journal:?}");
+    assert_eq!((world.when("signal 15 nodejs") - begun).as_secs_f64().round() as u64, waits);
+    assert_eq!(world.count("withdraw"), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -212,6 +212,7 @@ impl PodMachine {
             (Action::Signal { signal, .. }, _) => Outcome::Signalled(*signal),
             (Action::Remove { .. }, _) => Outcome::Removed,
             (Action::Withdraw { .. }, _) => Outcome::Withdrawn,
+            (Action::Readmit { .. }, _) => Outcome::Readmitted,
             (Action::Drain { .. }, _) => Outcome::Drained,
             (Action::StopSandbox { .. }, _) => Outcome::SandboxStopped,
             (Action::DropVolumes, _) => Outcome::VolumesDropped,
@@ -275,6 +276,7 @@ impl Task {
             Action::Delete => Wish::Delete,
             Action::PrepareVolumes
             | Action::RunPreStop { .. }
+            | Action::Readmit { .. }
             | Action::Remove { .. }
             | Action::DropVolumes
             | Action::Clean

@@ -74,6 +74,10 @@ impl Context {
             Action::Signal { id, signal, .. } => self.signal(&id, signal).await,
             Action::Remove { container, instance } => self.remove(&container, &instance).await,
             Action::Withdraw { address } => self.withdraw(address).await,
+            Action::Readmit { address } => {
+                self.shared.data_plane.readmit(address);
+                Outcome::Readmitted
+            }
             Action::Drain { address, netns, until } => self.drain(address, &netns, until).await,
             Action::StopSandbox { id, address } => self.stop_sandbox(&id, address).await,
             Action::DropVolumes => self.drop_volumes().await,

@@ -42,6 +42,8 @@ pub(crate) enum Outcome {
     Removed,
     /// The pod is out of all services, or as far out as it gets.
     Withdrawn,
+    /// The pod is in its services again.
+    Readmitted,
     /// No connection is left, or the wait is over.
     Drained,
     /// The sandbox is stopped.
@@ -94,8 +96,19 @@ pub(crate) fn absorb(snapshot: &mut PodSnapshot, operation: &Operation, outcome:
             }
         }),
         (Operation::Remove(id), Outcome::Removed) => removed(snapshot, id),
-        (_, Outcome::Withdrawn) => on_end(snapshot, |end| end.withdrawn = true),
-        (_, Outcome::Drained) => on_end(snapshot, |end| end.drained = true),
+        (_, Outcome::Withdrawn) => {
+            snapshot.set_aside = true;
+            on_end(snapshot, |end| end.withdrawn = true);
+        }
+        (_, Outcome::Readmitted) => snapshot.set_aside = false,
+        (_, Outcome::Drained) => {
+            snapshot
+                .containers
+                .values_mut()
+                .filter_map(|facts| facts.kill.as_mut())
+                .for_each(|kill| kill.drained = true);
+            on_end(snapshot, |end| end.drained = true);
+        }
         (_, Outcome::SandboxStopped) => {
             if let Some(sandbox) = &mut snapshot.sandbox {
                 sandbox.ready = false;
@@ -155,6 +168,8 @@ fn new_sandbox(snapshot: &mut PodSnapshot, sandbox: SandboxFacts, now: Timestamp
         facts.kill = None;
         facts.probes = Default::default();
     }
+    // The address of the one before was given back.
+    snapshot.set_aside = false;
     snapshot.sandbox = Some(sandbox);
 }
 

@@ -94,6 +94,11 @@ pub(crate) enum Action {
         /// The pod's.
         address: IpAddr,
     },
+    /// Let services send to the address again.
+    Readmit {
+        /// The pod's.
+        address: IpAddr,
+    },
     /// Wait until no connection is left.
     Drain {
         /// The pod's address.
@@ -154,7 +159,7 @@ impl Action {
             Action::RunPreStop { container, .. } => Operation::PreStop(container.clone()),
             Action::Signal { container, .. } => Operation::Signal(container.clone()),
             Action::Remove { instance, .. } => Operation::Remove(instance.id.clone()),
-            Action::Withdraw { .. } => Operation::Withdraw,
+            Action::Withdraw { .. } | Action::Readmit { .. } => Operation::Withdraw,
             Action::Drain { .. } => Operation::Drain,
             Action::StopSandbox { .. } => Operation::StopSandbox,
             Action::DropVolumes => Operation::Volumes,
@@ -174,7 +179,10 @@ pub(crate) fn plan(snapshot: &PodSnapshot, now: Timestamp) -> PodPlan {
     match &snapshot.termination {
         Some(termination) => termination::plan(&mut planner, termination, patch.is_none()),
         None if status::is_over(&status) => finish(&mut planner),
-        None => start::plan(&mut planner),
+        None => {
+            start::plan(&mut planner);
+            kill::readmit(&mut planner, &status);
+        }
     }
     if let Some(patch) = patch {
         planner.act(Action::PatchStatus(patch));

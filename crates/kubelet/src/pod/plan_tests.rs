@@ -391,6 +391,7 @@ impl Simulation {
             }
             Action::Remove { .. } => Outcome::Removed,
             Action::Withdraw { .. } => Outcome::Withdrawn,
+            Action::Readmit { .. } => Outcome::Readmitted,
             Action::Drain { .. } => Outcome::Drained,
             Action::StopSandbox { .. } => Outcome::SandboxStopped,
             Action::DropVolumes => Outcome::VolumesDropped,

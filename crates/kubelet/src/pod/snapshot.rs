@@ -43,6 +43,8 @@ pub(crate) struct PodSnapshot {
     pub(crate) in_flight: BTreeSet<Operation>,
     /// What failed and when it may be tried again.
     pub(crate) retries: BTreeMap<Operation, Retry>,
+    /// It is out of every service, to stop a container that is to be restarted.
+    pub(crate) set_aside: bool,
     /// How far the end of the pod has come; None while it is wanted.
     pub(crate) termination: Option<Termination>,
     /// Why the node could not keep it; None: it could.
@@ -172,6 +174,10 @@ pub(crate) struct Kill {
     pub(crate) reason: KillReason,
     /// When it gets SIGKILL.
     pub(crate) deadline: Timestamp,
+    /// Until when connections to a pod that lives on may finish before.
+    pub(crate) drain_until: Timestamp,
+    /// No connection is left, or we no longer wait for them.
+    pub(crate) drained: bool,
     /// No preStop hook and no polite signal: SIGKILL at once.
     pub(crate) at_once: bool,
     /// The preStop hook ran, or there is none.
@@ -285,6 +291,7 @@ impl PodSnapshot {
             containers: BTreeMap::new(),
             in_flight: BTreeSet::new(),
             retries: BTreeMap::new(),
+            set_aside: false,
             termination: None,
             evicted: None,
             last_patch: None,

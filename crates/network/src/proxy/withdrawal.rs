@@ -33,6 +33,11 @@ impl Withdrawals {
         }
     }
 
+    /// Takes a withdrawal back: what the slices say of the address is believed again.
+    pub(crate) fn readmit(&mut self, address: IpAddr) {
+        self.active.remove(&address);
+    }
+
     /// Takes note of what the slices say now; to be called whenever they changed.
     pub(crate) fn observe(&mut self, observed: &Observed) {
         if self.active.is_empty() && self.stale.is_empty() {
@@ -118,6 +123,14 @@ mod tests {
         assert_eq!(blocked(&mut w, &listing(&[("old", false)])), [true]);
         assert_eq!(blocked(&mut w, &listing(&[("new", true)])), [false]);
         assert!(w.stale.is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_is_readmitted_is_free_at_once_whatever_the_slices_missed() {
+        let mut w = Withdrawals::default();
+        w.withdraw(address(), &listing(&[("same", true)]));
+        w.readmit(address());
+        assert_eq!(blocked(&mut w, &listing(&[("same", true)])), [false]);
     }
 
     #[test]

@@ -1,19 +1,75 @@
 //! Steady traffic, every answer counted: a request that brings no whole answer with status 200 has failed.
+//!
+//! Only the standard library: `native/caller.rs` does the same inside of pods.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How requests use connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Connections {
     /// One each.
     Fresh,
     /// Kept alive; a new one only when the server said that it closes, or did so while it was idle.
     KeptAlive,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// A line for a line, which nobody between can tell from any other bytes.
+    Raw,
+}
+
+/// How and where requests go. Written `http:fresh:kubia:80`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How connections are used.
+    pub connections: Connections,
+    /// A name, looked up for each connection, or an address.
+    pub host: String,
+    /// Of TCP.
+    pub port: u16,
+}
+
+impl Way {
+    /// HTTP to an address.
+    pub fn http(address: SocketAddr, connections: Connections) -> Self {
+        Self { protocol: Protocol::Http, connections, host: address.ip().to_string(), port: address.port() }
+    }
+
+    /// The way that is written so, if it is one.
+    pub fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        let protocol = match parts.next()? {
+            "http" => Protocol::Http,
+            "raw" => Protocol::Raw,
+            _ => return None,
+        };
+        let connections = match parts.next()? {
+            "fresh" => Connections::Fresh,
+            "kept" => Connections::KeptAlive,
+            _ => return None,
+        };
+        let (host, port) = parts.next()?.rsplit_once(':')?;
+        Some(Self { protocol, connections, host: host.to_owned(), port: port.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let protocol = if self.protocol == Protocol::Http { "http" } else { "raw" };
+        let connections = if self.connections == Connections::Fresh { "fresh" } else { "kept" };
+        write!(f, "{protocol}:{connections}:{}:{}", self.host, self.port)
+    }
 }
 
 /// What came of the requests.
@@ -40,23 +96,31 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `clients` clients, each sending about a hundred requests a second.
+    /// Starts `clients` clients that speak HTTP, each sending about a hundred requests a second.
     pub fn start(address: SocketAddr, connections: Connections, clients: usize) -> Self {
+        Self::on(&Way::http(address, connections), clients, Duration::from_millis(10))
+    }
+
+    /// Starts `clients` clients, each pausing between its requests.
+    pub fn on(way: &Way, clients: usize, pause: Duration) -> Self {
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Tally::default())));
         let spawn = |_| {
-            let (stop, tally) = (stop.clone(), tally.clone());
+            let (stop, tally, way) = (stop.clone(), tally.clone(), way.clone());
             std::thread::spawn(move || {
                 let mut connection = None;
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = request(address, connections, &mut connection);
+                    let begun = Instant::now();
+                    let answer = request(&way, &mut connection);
                     let mut tally = tally.lock().unwrap();
                     match answer {
                         Ok(version) => *tally.versions.entry(version).or_default() += 1,
-                        Err(reason) => tally.failures.push(reason),
+                        Err(reason) => {
+                            tally.failures.push(format!("after {:?}: {reason}", begun.elapsed()));
+                        }
                     }
                     drop(tally);
                     // The rate, not a wait for anything.
-                    std::thread::sleep(Duration::from_millis(10));
+                    std::thread::sleep(pause);
                 }
             })
         };
@@ -81,27 +145,40 @@ impl Load {
 
 type Connection = BufReader<TcpStream>;
 
-fn request(address: SocketAddr, kind: Connections, kept: &mut Option<Connection>) -> Result<String, String> {
+fn request(way: &Way, kept: &mut Option<Connection>) -> Result<String, String> {
     let reused = kept.take().filter(|connection| !is_closed(connection.get_ref()));
     let mut connection = match reused {
         Some(connection) => connection,
-        None => connect(address).map_err(|error| format!("connect: {error}"))?,
+        None => connect(way)?,
     };
-    let close = if kind == Connections::Fresh { "Connection: close\r\n" } else { "" };
-    let text = format!("GET / HTTP/1.1\r\nHost: kubia\r\n{close}\r\n");
+    let close = if way.connections == Connections::Fresh { "Connection: close\r\n" } else { "" };
+    let text = match way.protocol {
+        Protocol::Http => format!("GET / HTTP/1.1\r\nHost: {}\r\n{close}\r\n", way.host),
+        Protocol::Raw => "who is there?\n".to_owned(),
+    };
     connection.get_mut().write_all(text.as_bytes()).map_err(|error| format!("send: {error}"))?;
-    let (version, keeps) = read_answer(&mut connection).map_err(|error| format!("answer: {error}"))?;
-    if kind == Connections::KeptAlive && keeps {
+    let answer = match way.protocol {
+        Protocol::Http => read_answer(&mut connection),
+        Protocol::Raw => read_line(&mut connection),
+    };
+    let (version, keeps) = answer.map_err(|error| format!("answer: {error}"))?;
+    if way.connections == Connections::KeptAlive && keeps {
         *kept = Some(connection);
     }
     Ok(version)
 }
 
-fn connect(address: SocketAddr) -> std::io::Result<Connection> {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.set_nodelay(true)?;
-    Ok(BufReader::new(stream))
+fn connect(way: &Way) -> Result<Connection, String> {
+    let found =
+        (way.host.as_str(), way.port).to_socket_addrs().map_err(|error| format!("look-up: {error}"))?;
+    let address = { found }.next().ok_or("look-up: no address")?;
+    let opened = || {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        std::io::Result::Ok(BufReader::new(stream))
+    };
+    opened().map_err(|error| format!("connect: {error}"))
 }
 
 /// Whether the other side has closed an idle connection, as any HTTP client checks before it reuses one.
@@ -134,7 +211,21 @@ fn read_answer(connection: &mut Connection) -> std::io::Result<(String, bool)> {
     }
     let mut body = vec![0; length.ok_or_else(|| bad("no content-length"))?];
     connection.read_exact(&mut body)?;
-    let body = String::from_utf8_lossy(&body).into_owned();
+    Ok((version(&String::from_utf8_lossy(&body))?, keeps))
+}
+
+/// Reads a line; the connection always stays open.
+fn read_line(connection: &mut Connection) -> std::io::Result<(String, bool)> {
+    let mut line = String::new();
+    connection.read_line(&mut line)?;
+    if !line.ends_with('\n') {
+        return Err(std::io::Error::other("closed before the answer was whole"));
+    }
+    Ok((version(&line)?, true))
+}
+
+/// The version in `This is v1 running in pod kubia-1`.
+fn version(body: &str) -> std::io::Result<String> {
     let version = body.strip_prefix("This is ").and_then(|rest| rest.split(' ').next());
-    Ok((version.ok_or_else(|| bad(&body))?.to_owned(), keeps))
+    version.map(str::to_owned).ok_or_else(|| std::io::Error::other(body.to_owned()))
 }

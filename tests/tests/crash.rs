@@ -106,7 +106,6 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
     // Calls by name: a name that does not resolve while nobody answers is asked again by the C library.
     tools::load(&cluster);
     tools::call_by_name(&cluster, "caller", 8080);
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/caller", "--timeout=60s"]);
     let ip = cluster.get(&["svc", "kubia"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let instance = cluster.instance();
     let before = holdings(&cluster, &instance);

@@ -3,6 +3,7 @@
 //! * [`cluster`]: a cluster for measuring, and what the kernel says about its process;
 //! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes;
 //! * [`service`]: what a service costs its clients;
+//! * [`termination`]: how soon services follow pods, what the order of a pod's end costs;
 //! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`kubectl`]: what a user waits; [`baseline`]: what the machine itself does in the same run;
 //! * [`report`]: figures against goals.
 
@@ -15,6 +16,7 @@ mod node;
 mod report;
 mod rollout;
 mod service;
+mod termination;
 
 use clap::Parser;
 use report::Report;
@@ -49,6 +51,8 @@ enum Part {
     Demo,
     /// Requests through a service against those straight to a pod
     Service,
+    /// How soon services follow pods, and what the order of a pod's end costs
+    Termination,
     /// 1,000 replicas on simulated nodes: create, roll, undo, scale to 0
     Rollout,
     /// The same from 100 to 10,000 pods, and memory
@@ -81,6 +85,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Part::Service) {
         service::run(&program, &mut report).await?;
+    }
+    if wanted(Part::Termination) {
+        termination::run(&program, &mut report).await?;
     }
     if wanted(Part::Rollout) {
         rollout::thousand(&program, &mut report).await?;

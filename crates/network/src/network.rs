@@ -8,7 +8,7 @@ use crate::dns::upstream::Upstreams;
 use crate::dns::zone::Zone;
 use crate::dns::{self, Dns};
 use crate::pod::{self, Pods};
-use crate::proxy::{Proxy, watch};
+use crate::proxy::{Proxy, health, watch};
 use crate::rules;
 use crate::rules::model::Node;
 use crate::{BoxFuture, DataPlane, NetworkError, PodNetwork};
@@ -105,6 +105,7 @@ impl Network {
             () = watching => {}
             () = self.proxy.follow() => {}
             () = self.balance() => {}
+            () = health::answer(self.proxy.clone()) => {}
             () = self.name() => {}
             () = shutdown.cancelled() => {}
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod forgetting;
+pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod observed;
 pub(crate) mod stale;
@@ -151,6 +152,20 @@ impl Proxy {
     pub(crate) async fn listed_within(&self, time: Duration) -> bool {
         let mut listed = self.listed.subscribe();
         tokio::time::timeout(time, listed.wait_for(|listed| *listed)).await.is_ok()
+    }
+
+    /// Ports at which services are asked for their health, while that is known.
+    fn health_check_ports(&self) -> Option<BTreeMap<u16, observed::Key>> {
+        let state = self.state.lock();
+        let services = state.observed.services.iter();
+        let ports = services.filter_map(|(key, service)| Some((service.health_check_port?, key.clone())));
+        state.services_listed.then(|| ports.collect())
+    }
+
+    /// How many ready pods of a service are on this node.
+    fn ready_here(&self, service: &observed::Key) -> usize {
+        let State { observed, withdrawals, .. } = &*self.state.lock();
+        observed.ready_here(service, self.node.node_cidr, |endpoint| withdrawals.blocks(endpoint))
     }
 
     /// Looks at what is known now. What is withdrawn is so at once, before the rules follow.

@@ -125,6 +125,51 @@ fn complete(answer: &[u8]) -> bool {
     length.is_some_and(|length| body.len() >= length)
 }
 
+/// What a node says about a service's health: the status and the number of pods; None if nobody answers.
+async fn health(port: u16) -> Option<(u16, u64)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n").await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let told: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["service"], json!({"namespace": "default", "name": "kubia"}));
+    Some((head.split(' ').nth(1)?.parse().ok()?, told["localEndpoints"].as_u64()?))
+}
+
+#[test]
+fn a_node_tells_whether_pods_of_a_service_that_stays_on_its_node_are_here() {
+    on_a_fresh_host(|| async {
+        let api = FakeApi::default();
+        let network = Network::start(options(false), api.client()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&network).run(shutdown.clone()));
+        let mut service = load_balancer("kubia", "10.96.0.20", 8080);
+        service["spec"]["externalTrafficPolicy"] = json!("Local");
+        service["spec"]["healthCheckNodePort"] = json!(30100);
+        api.put(service);
+        let told = async |expected| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while health(30100).await != expected {
+                assert!(Instant::now() < deadline, "{expected:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        told(Some((503, 0))).await;
+        let [here, also_here, elsewhere] = ["10.244.0.5", "10.244.0.6", "10.244.9.5"].map(str::to_owned);
+        api.put(slice("kubia", std::slice::from_ref(&elsewhere), 8080));
+        told(Some((503, 0))).await;
+        api.put(slice("kubia", &[here.clone(), also_here, elsewhere], 8080));
+        told(Some((200, 2))).await;
+        network.withdraw(here.parse().unwrap()).await.unwrap();
+        told(Some((200, 1))).await;
+        api.delete("Service", "kubia");
+        told(None).await;
+        shutdown.cancel();
+        running.await.unwrap();
+    });
+}
+
 #[test]
 fn a_load_balancer_service_is_served_and_its_address_written_at_once() {
     on_a_fresh_host(|| async {

@@ -57,6 +57,8 @@ pub(crate) struct ServiceInfo {
     pub(crate) external_ips: Vec<Ipv4Addr>,
     /// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy` are `Local`.
     pub(crate) only_local: Locality,
+    /// `spec.healthCheckNodePort` of a LoadBalancer service whose connections from outside stay on their node.
+    pub(crate) health_check_port: Option<u16>,
     /// `timeoutSeconds` of `spec.sessionAffinityConfig`, if `spec.sessionAffinity` is `ClientIP`.
     pub(crate) affinity: Option<u32>,
     /// `spec.loadBalancerIP`, if it is an address.
@@ -148,12 +150,19 @@ impl From<&Service> for ServiceInfo {
                 internal: spec.internal_traffic_policy.as_deref() == Some("Local"),
                 external: spec.external_traffic_policy.as_deref() == Some("Local"),
             },
+            health_check_port: health_check_port(spec),
             affinity: affinity(spec),
             requested_ip: spec.load_balancer_ip.as_deref().and_then(|address| address.parse().ok()),
             ingress: ingress.filter_map(|ingress| ingress.ip.clone()).collect(),
             ports: spec.ports.iter().flatten().filter_map(service_port).collect(),
         }
     }
+}
+
+fn health_check_port(spec: &ServiceSpec) -> Option<u16> {
+    let wanted = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    spec.health_check_node_port.filter(|_| wanted).and_then(port)
 }
 
 /// Upstream's default is three hours.
@@ -264,6 +273,18 @@ impl Observed {
     /// The slices of a service.
     pub(crate) fn slices_of(&self, service: &Key) -> impl Iterator<Item = &SliceInfo> {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many ready pods of a service are on this node. What is `blocked` is not ready.
+    pub(crate) fn ready_here(
+        &self,
+        service: &Key,
+        node: Ipv4Net,
+        blocked: impl Fn(&EndpointInfo) -> bool,
+    ) -> usize {
+        let endpoints = self.slices_of(service).flat_map(|slice| &slice.endpoints);
+        let here = endpoints.filter(|it| it.ready && node.contains(&it.address) && !blocked(it));
+        here.map(|endpoint| endpoint.address).collect::<BTreeSet<_>>().len()
     }
 
     /// Whether a service has a slice of this name.

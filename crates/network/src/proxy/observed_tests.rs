@@ -114,6 +114,23 @@ fn a_service_that_stays_on_its_node_has_only_the_nodes_pods() {
 }
 
 #[test]
+fn only_load_balancer_services_that_stay_on_their_node_are_asked_for_their_health() {
+    let port = |kind: &str, policy: &str| {
+        let mut service = serde_json::to_value(service()).unwrap();
+        let more = [
+            ("type", json!(kind)),
+            ("externalTrafficPolicy", json!(policy)),
+            ("healthCheckNodePort", json!(30100)),
+        ];
+        more.into_iter().for_each(|(field, value)| service["spec"][field] = value);
+        ServiceInfo::from(&serde_json::from_value::<Service>(service).unwrap()).health_check_port
+    };
+    assert_eq!(port("LoadBalancer", "Local"), Some(30100));
+    assert_eq!(port("LoadBalancer", "Cluster"), None);
+    assert_eq!(port("NodePort", "Local"), None);
+}
+
+#[test]
 fn affinity_lasts_as_long_as_the_service_says() {
     let affinity = |spec: serde_json::Value| {
         let mut service = serde_json::to_value(service()).unwrap();

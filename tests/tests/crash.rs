@@ -7,7 +7,7 @@ use sagong_tests::load::{Connections, Load};
 use sagong_tests::{Cluster, eventually, example, have, run, stdout, tools};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How often it is killed; `SAGONG_KILLS` for more.
@@ -15,17 +15,50 @@ fn kills() -> u64 {
     std::env::var("SAGONG_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
-/// Kills the process as a crash does, and waits until it is gone, with every thread: the last one gives back the lock
+/// The process that runs the cluster, ready or not.
+fn process(cluster: &Cluster) -> Option<u32> {
+    let data = cluster.data_dir().display().to_string();
+    let is_it = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains(&data) && command.contains("\0--background\0")
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
+}
+
+/// Kills a process as a crash does, and waits until it is gone, with every thread: the last one gives back the lock
 /// and the ports. When init takes note of that is another matter: in a container it may take seconds, in which names
 /// would not resolve.
-fn kill(cluster: &Cluster) {
-    let pid = cluster.process().unwrap();
+fn kill(pid: u32) {
     stdout(Command::new("kill").args(["-9", &pid.to_string()]));
     eventually("its end", || {
         let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         (threads == 0 || threads == 1 && state.contains("\nState:\tZ")).then_some(())
     });
+}
+
+/// Starts it and kills it so much later, wherever it has got by then.
+fn kill_while_it_starts(cluster: &Cluster, later: Duration) {
+    let mut up = cluster.up_command(&[]);
+    let mut up = up.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = eventually("a process", || process(cluster));
+    // Another moment each time; that it is not waited for anything is the point.
+    std::thread::sleep(later);
+    kill(pid);
+    up.wait().unwrap();
+}
+
+/// Rules, chains and elements of maps in the cluster's table. (The sets still have what was in use one change ago.)
+fn rules(instance: &str) -> usize {
+    let list = format!("PATH=$PATH:/usr/sbin nft -j list table ip sagong-{instance}");
+    let output = run(Command::new("sh").args(["-c", &list])).stdout;
+    let listed: Value = serde_json::from_slice(&output).unwrap_or_default();
+    let objects =
+        listed["nftables"].as_array().into_iter().flatten().flat_map(|one| one.as_object().unwrap());
+    let elements = |object: &Value| object["elem"].as_array().map_or(0, Vec::len);
+    objects.map(|(kind, object)| 1 + if kind == "map" { elements(object) } else { 0 }).sum()
 }
 
 /// How much of each kind the cluster has on the machine.
@@ -39,6 +72,7 @@ fn holdings(cluster: &Cluster, instance: &str) -> BTreeMap<&'static str, usize> 
     BTreeMap::from([
         ("mounts", shell(format!("grep -c -e {data} -e sagong-{instance} /proc/self/mounts"))),
         ("namespaces", shell(format!("ls /run/sagong-{instance}/ns | wc -l"))),
+        ("rules", rules(instance)),
         ("links", shell(format!("ls /sys/class/net | grep -c ^sg{instance}"))),
         ("cgroups", shell(format!("find /sys/fs/cgroup -type d -path '*sagong-{instance}*/pod*' | wc -l"))),
         (
@@ -121,10 +155,13 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
             // Another moment each time; that it is not waited for anything is the point.
             std::thread::sleep(Duration::from_millis(round * 137 % 900));
         }
-        kill(&cluster);
+        kill(process(&cluster).unwrap());
         // More than the two requests that were under way.
         let sent = load.so_far().sent();
         eventually("answers while nothing runs", || (load.so_far().sent() > sent + 2).then_some(()));
+        if round % 3 == 2 {
+            kill_while_it_starts(&cluster, Duration::from_millis(round * 13 % 100));
+        }
         cluster.up(&[]);
         settled(&cluster);
         // Each crash is one outage: a look-up must not meet the next one, and the next, until its attempts are used up.
@@ -156,7 +193,7 @@ fn killed_again_and_again_it_loses_nothing_and_starts_nothing_twice() {
         let state = cluster.get(&["pod", "mortal"])["status"]["containerStatuses"][0]["state"].clone();
         (state["running"].is_object() || state["terminated"].is_object()).then_some(())
     });
-    kill(&cluster);
+    kill(process(&cluster).unwrap());
     std::thread::sleep(Duration::from_millis(600));
     cluster.up(&[]);
     let ended = eventually("its end", || {

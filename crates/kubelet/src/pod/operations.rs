@@ -254,7 +254,8 @@ impl Context {
             return Outcome::Withdrawn;
         }
         let message = format!(
-            "Not confirmed within {WITHDRAW_LIMIT:?} that no service sends to {address} any more, stopping all the same: {reason}"
+            "Not confirmed within {WITHDRAW_LIMIT:?} that no service sends to {address} any more, \
+             stopping all the same: {reason}"
         );
         tracing::warn!(pod = %super::messages::pod_name(&self.pod), "{message}");
         self.shared.recorder.pod(&self.pod, Warning, "FailedWithdraw", message);

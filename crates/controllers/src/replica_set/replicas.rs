@@ -120,7 +120,7 @@ fn manage<O: Replicated>(snapshot: &Snapshot<O>, pods: &[Arc<Sketch>], now: Time
         return Some(Step::slow_start(creates));
     }
     let too_many = (pods.len() - wanted).min(BURST);
-    let going = ranking::first_to_go(pods, &snapshot.related, too_many, now);
+    let going = ranking::first_to_go(pods, &snapshot.related, too_many, owner.min_ready_seconds(), now);
     let deletes: Vec<_> = going.iter().take(too_many).map(|pod| delete(pod, &regarding)).collect();
     (!deletes.is_empty()).then(|| Step::together(deletes))
 }

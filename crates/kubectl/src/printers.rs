@@ -4,8 +4,10 @@ pub(crate) mod custom_columns;
 pub(crate) mod go_template;
 pub(crate) mod json;
 pub(crate) mod jsonpath;
+pub(crate) mod order;
 pub(crate) mod table;
 pub(crate) mod tabs;
+mod unquote;
 pub(crate) mod yaml;
 
 use crate::context::{Context, out};
@@ -36,7 +38,11 @@ pub(crate) enum Format {
         as_json: bool,
     },
     Columns(custom_columns::Columns),
-    Template(go_template::Template, String),
+    Template {
+        template: go_template::Template,
+        raw: String,
+        strict: bool,
+    },
 }
 
 const WRITE_FORMATS: &str = "go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,template,templatefile,yaml";
@@ -78,7 +84,7 @@ impl Format {
                 let raw = template_text(name == "go-template-file" || name == "templatefile", argument)?;
                 let parsed = go_template::Template::parse(&raw)
                     .map_err(|error| Failure::Message(format!("error parsing template {raw}, {error}")))?;
-                Ok(Format::Template(parsed, raw))
+                Ok(Format::Template { template: parsed, raw, strict })
             }
             "custom-columns" | "custom-columns-file" if get => {
                 custom_columns::Columns::new(name, argument, flags.on("no-headers")).map(Format::Columns)
@@ -101,22 +107,56 @@ impl Format {
     /// # Errors
     /// The template does not fit the object.
     pub(crate) fn show(&self, object: &Value, keep_managed: bool) -> Outcome<String> {
+        self.shown(object, keep_managed, json::pretty)
+    }
+
+    /// The same for an object that was built here, or read into a type: its JSON is in the order of Go's structs, and what has
+    /// no name is called so.
+    ///
+    /// # Errors
+    /// As [`Self::show`].
+    pub(crate) fn show_built(&self, object: &Value, keep_managed: bool) -> Outcome<String> {
+        if matches!(self, Format::Name) && crate::object::name(object).is_empty() && object["items"].is_null()
+        {
+            return Ok(format!("{}/<unknown>\n", qualified_kind(object)));
+        }
+        self.shown(object, keep_managed, |object| order::pretty(object, "    "))
+    }
+
+    fn shown(
+        &self,
+        object: &Value,
+        keep_managed: bool,
+        pretty: impl Fn(&Value) -> String,
+    ) -> Outcome<String> {
         Ok(match self {
             Format::Human => String::new(),
-            Format::Json => json::pretty(&without_managed(object, keep_managed)) + "\n",
+            Format::Json => pretty(&without_managed(object, keep_managed)) + "\n",
             Format::Yaml => yaml::document(&without_managed(object, keep_managed)),
             Format::Name => name(object),
             Format::JsonPath { template, raw, strict, as_json } => {
                 template.show(object, *strict, *as_json).map_err(|error| {
-                    Failure::Message(format!("error executing jsonpath {}: Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{raw}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n", quote(raw), go_template::go_syntax(object)))
+                    Failure::Message(format!("error executing jsonpath {}: Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{raw}\n\tobject given to jsonpath engine was:\n\t\t{}\n\n\n", quote(raw), go_template::go_syntax(object)))
                 })?
             }
             Format::Columns(columns) => columns.show(object)?,
-            Format::Template(template, raw) => template.show(object).map_err(|error| {
-                Failure::Message(format!("error executing template {}: {error}", quote(raw)))
-            })?,
+            Format::Template { template, raw, strict } => {
+                template.show(object, *strict).map_err(|unfilled| unfilled_template(&unfilled, raw, object))?
+            }
         })
     }
+}
+
+/// What was shown before the error, and what helps to find it, go where the output goes.
+fn unfilled_template(unfilled: &go_template::Unfilled, raw: &str, object: &Value) -> Failure {
+    let error = &unfilled.error;
+    out(&format!(
+        "{}Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t{raw}\n\traw data was:\n\t\t{}\n\tobject given to template engine was:\n\t\t{}\n\n",
+        unfilled.shown,
+        json::compact(object),
+        go_template::go_value(object),
+    ));
+    Failure::Message(format!("error executing template {}: {error}", quote(raw)))
 }
 
 fn template_text(is_file: bool, argument: Option<String>) -> Outcome<String> {
@@ -196,14 +236,29 @@ impl DryRun {
             "client" => Ok(DryRun::Client),
             "server" => Ok(DryRun::Server),
             "unchanged" => {
-                context.err("W1124 00:00:00.000000   helpers.go:731] --dry-run is deprecated and can be replaced with --dry-run=client.\n");
+                deprecated(context, 703, "--dry-run is deprecated", "client");
                 Ok(DryRun::Client)
             }
-            other => match other {
-                "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" => fail(format!(
-                    "Invalid dry-run value ({other}). Must be \"none\", \"server\", or \"client\"."
-                )),
-                _ => fail(format!(
+            other => match crate::flags::boolean(other) {
+                Some(true) => {
+                    deprecated(
+                        context,
+                        717,
+                        &format!("--dry-run={other} is deprecated (boolean value)"),
+                        "client",
+                    );
+                    Ok(DryRun::Client)
+                }
+                Some(false) => {
+                    deprecated(
+                        context,
+                        720,
+                        &format!("--dry-run={other} is deprecated (boolean value)"),
+                        "none",
+                    );
+                    Ok(DryRun::No)
+                }
+                None => fail(format!(
                     "Invalid dry-run value ({other}). Must be \"none\", \"server\", or \"client\"."
                 )),
             },
@@ -218,6 +273,16 @@ impl DryRun {
             DryRun::Server => " (server dry run)",
         }
     }
+}
+
+/// A warning that a value of `--dry-run` is of old.
+fn deprecated(context: &Context, line: u32, what: &str, instead: &str) {
+    let place = format!("helpers.go:{line}");
+    context.err(&crate::trace::logged(
+        'W',
+        &place,
+        &format!("{what} and can be replaced with --dry-run={instead}."),
+    ));
 }
 
 /// Tells what was done to an object: in words, or as `-o` says.
@@ -243,12 +308,29 @@ impl Teller {
     /// # Errors
     /// A template does not fit.
     pub(crate) fn tell(&self, object: &Value, operation: &str) -> Outcome {
+        self.told(object, operation, Format::show)
+    }
+
+    /// The same for an object that was built here; see [`Format::show_built`].
+    ///
+    /// # Errors
+    /// A template does not fit.
+    pub(crate) fn tell_built(&self, object: &Value, operation: &str) -> Outcome {
+        self.told(object, operation, Format::show_built)
+    }
+
+    fn told(
+        &self,
+        object: &Value,
+        operation: &str,
+        show: impl Fn(&Format, &Value, bool) -> Outcome<String>,
+    ) -> Outcome {
         if self.format.human() {
             let name = format!("{}/{}", qualified_kind(object), crate::object::name(object));
             out(&format!("{name} {operation}{}\n", self.dry_run.suffix()));
             return Ok(());
         }
-        out(&self.format.show(object, self.keep_managed)?);
+        out(&show(&self.format, object, self.keep_managed)?);
         Ok(())
     }
 

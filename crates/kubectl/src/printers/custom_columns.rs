@@ -3,13 +3,15 @@
 use super::go_template::go_value;
 use super::jsonpath::{self, Template};
 use super::tabs;
+use crate::context::out;
 use crate::failure::{Failure, Outcome, fail};
 use serde_json::Value;
 
 /// Headings and paths.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
-    columns: Vec<(String, Template)>,
+    /// Paths are read when they are shown: what is wrong with one comes after the headings.
+    columns: Vec<(String, String)>,
     no_headers: bool,
 }
 
@@ -44,9 +46,7 @@ impl Columns {
         };
         let mut columns = Vec::new();
         for (header, path) in pairs {
-            let relaxed = jsonpath::relax(&path).map_err(Failure::Message)?;
-            let template = Template::parse(&relaxed).map_err(Failure::Message)?;
-            columns.push((header, template));
+            columns.push((header, jsonpath::relax(&path).map_err(Failure::Message)?));
         }
         Ok(Self { columns, no_headers })
     }
@@ -62,28 +62,35 @@ impl Columns {
             text.push_str(&headers.join("\t"));
             text.push('\n');
         }
-        text.push_str(&self.rows(object)?);
-        Ok(tabs::table(&text))
-    }
-
-    fn rows(&self, object: &Value) -> Outcome<String> {
-        let items = match object["items"].as_array() {
-            Some(items) if object["kind"].as_str().is_some_and(|k| k.ends_with("List")) => items.as_slice(),
-            _ => std::slice::from_ref(object),
-        };
-        let mut text = String::new();
-        for item in items {
-            let mut cells = Vec::new();
-            for (_, template) in &self.columns {
-                let found = template.find(item, false).map_err(Failure::Message)?;
-                let values: Vec<String> = found.iter().map(go_value).collect();
-                cells.push(if values.is_empty() { "<none>".to_owned() } else { values.join(",") });
+        let paths = self.columns.iter().map(|(_, path)| Template::parse(path));
+        let rows = paths.collect::<Result<Vec<_>, _>>().and_then(|paths| rows(&paths, object));
+        match rows {
+            Ok(rows) => Ok(tabs::table(&(text + &rows))),
+            Err(error) => {
+                out(&tabs::table(&text));
+                fail(error)
             }
-            text.push_str(&cells.join("\t"));
-            text.push('\n');
         }
-        Ok(text)
     }
+}
+
+fn rows(paths: &[Template], object: &Value) -> Result<String, String> {
+    let items = match object["items"].as_array() {
+        Some(items) if object["kind"].as_str().is_some_and(|k| k.ends_with("List")) => items.as_slice(),
+        _ => std::slice::from_ref(object),
+    };
+    let mut text = String::new();
+    for item in items {
+        let mut cells = Vec::new();
+        for path in paths {
+            let found = path.find(item, false)?;
+            let values: Vec<String> = found.iter().map(go_value).collect();
+            cells.push(if values.is_empty() { "<none>".to_owned() } else { values.join(",") });
+        }
+        text.push_str(&cells.join("\t"));
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 fn from_file(text: &str) -> Outcome<Vec<(String, String)>> {

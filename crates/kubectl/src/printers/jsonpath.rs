@@ -3,44 +3,62 @@
 mod parse;
 mod walk;
 
+use super::go_template::go_value;
 use super::json;
-use parse::{action, closing};
 use serde_json::Value;
-use walk::{plain, walk};
+use std::borrow::Cow;
+use walk::{Found, Ranges, Walker};
 
 pub(crate) use parse::relax;
 
 /// A parsed template.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
-    nodes: Vec<Node>,
+    parts: Vec<Part>,
 }
 
+#[derive(Clone, Debug)]
+enum Part {
+    Text(String),
+    /// What is between braces.
+    Action(Vec<Node>),
+}
+
+/// A step of a path.
 #[derive(Clone, Debug)]
 enum Node {
     Text(String),
-    Path(Vec<Step>),
-    Range(Vec<Step>, Vec<Node>),
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Root,
-    Here,
+    Constant(Value),
+    Identifier(String),
     Field(String),
     Wildcard,
     Recursive,
-    Slice(Option<i64>, Option<i64>, Option<i64>, bool),
-    Filter(Operand, String, Operand),
-    Union(Vec<Vec<Step>>),
-    Literal(Value),
+    /// From, to, step.
+    Slice([Bound; 3]),
+    Filter {
+        left: Vec<Node>,
+        operator: String,
+        right: Vec<Node>,
+    },
+    Union(Vec<Vec<Node>>),
 }
 
-#[derive(Clone, Debug)]
-enum Operand {
-    Path(Vec<Step>),
-    Value(Value),
-    None,
+/// An end of a slice, or its step.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    At(i64),
+    Open,
+    /// The one after the first: an index is a slice of one.
+    Next,
+}
+
+impl Bound {
+    fn known(self) -> Option<i64> {
+        match self {
+            Bound::At(at) => Some(at),
+            Bound::Open | Bound::Next => None,
+        }
+    }
 }
 
 impl Template {
@@ -49,81 +67,102 @@ impl Template {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut stack: Vec<(Vec<Step>, Vec<Node>)> = Vec::new();
-        let mut nodes = Vec::new();
-        let mut rest = text;
-        while let Some(open) = rest.find('{') {
-            if open > 0 {
-                nodes.push(Node::Text(rest[..open].to_owned()));
-            }
-            let inner = &rest[open + 1..];
-            let close = closing(inner).ok_or("unclosed action")?;
-            action(inner[..close].trim(), &mut stack, &mut nodes)?;
-            rest = &inner[close + 1..];
-        }
-        if !rest.is_empty() {
-            nodes.push(Node::Text(rest.to_owned()));
-        }
-        while let Some((path, mut outer)) = stack.pop() {
-            outer.push(Node::Range(path, nodes));
-            nodes = outer;
-        }
-        Ok(Self { nodes })
+        parse::template(text).map(|parts| Self { parts })
     }
 
     /// The template filled in.
     ///
     /// # Errors
-    /// A field is missing (if `strict`), or an index is out of bounds.
+    /// A field is missing (if `strict`), an index is out of bounds, or a word is unknown.
     pub(crate) fn show(&self, object: &Value, strict: bool, as_json: bool) -> Result<String, String> {
-        let mut out = String::new();
-        fill(&self.nodes, object, object, strict, as_json, &mut out)?;
-        Ok(out)
+        let mut text = String::new();
+        for found in self.groups(object, strict)? {
+            if as_json {
+                let all: Vec<Value> = found.into_iter().map(Cow::into_owned).collect();
+                text.push_str(&json::pretty(&Value::Array(all)));
+                text.push('\n');
+            } else {
+                text.push_str(&found.iter().map(|value| plain(value)).collect::<Vec<_>>().join(" "));
+            }
+        }
+        Ok(text)
     }
 
-    /// Everything that the first path finds.
+    /// Everything that it finds.
     ///
     /// # Errors
     /// As [`Self::show`].
     pub(crate) fn find(&self, object: &Value, strict: bool) -> Result<Vec<Value>, String> {
-        let mut found = Vec::new();
-        for node in &self.nodes {
-            if let Node::Path(path) = node {
-                found.extend(walk(path, object, object, strict)?);
-            }
-        }
-        Ok(found)
+        Ok(self.groups(object, strict)?.into_iter().flatten().map(Cow::into_owned).collect())
+    }
+
+    /// What each part finds.
+    fn groups<'a>(&self, object: &'a Value, strict: bool) -> Result<Vec<Found<'a>>, String> {
+        let mut run = Run { parts: &self.parts, strict, ranges: Ranges::default(), last_end: None };
+        run.from(0, Cow::Borrowed(object))
     }
 }
 
-fn fill(
-    nodes: &[Node],
-    root: &Value,
-    here: &Value,
-    strict: bool,
-    as_json: bool,
-    out: &mut String,
-) -> Result<(), String> {
-    for node in nodes {
-        match node {
-            Node::Text(text) => out.push_str(text),
-            Node::Path(path) => {
-                let found = walk(path, root, here, strict)?;
-                if as_json {
-                    out.push_str(&json::pretty(&Value::Array(found)));
-                    out.push('\n');
-                } else {
-                    out.push_str(&found.iter().map(plain).collect::<Vec<_>>().join(" "));
-                }
-            }
-            Node::Range(path, inner) => {
-                for value in walk(path, root, here, strict)? {
-                    fill(inner, &value, &value, strict, as_json, out)?;
-                }
-            }
-        }
+/// A value as templates print it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Object(_) | Value::Array(_) => json::compact(value),
+        other => go_value(other),
     }
-    Ok(())
+}
+
+/// Ranges are found while running, not while reading: one that is never ended goes on to the end of the text, for
+/// each value, and what comes after it is then shown once more.
+struct Run<'t> {
+    parts: &'t [Part],
+    strict: bool,
+    ranges: Ranges,
+    /// Where the range that was ended last has its end.
+    last_end: Option<usize>,
+}
+
+impl Run<'_> {
+    fn from<'a>(&mut self, first: usize, here: Cow<'a, Value>) -> Result<Vec<Found<'a>>, String> {
+        let mut groups = Vec::new();
+        let mut at = first;
+        while let Some(part) = self.parts.get(at) {
+            let found = match part {
+                Part::Text(text) => vec![Cow::Owned(text.as_str().into())],
+                Part::Action(nodes) => {
+                    let mut walker = Walker { strict: self.strict, ranges: &mut self.ranges };
+                    walker.list(nodes, vec![here.clone()]).map_err(|stop| stop.error)?
+                }
+            };
+            if self.ranges.ended > 0 && self.ranges.ended <= self.ranges.inside {
+                self.ranges.ended -= 1;
+                self.last_end = Some(at);
+                break;
+            }
+            if self.ranges.begun > 0 {
+                groups.extend(self.range(at, found)?);
+                at = self.last_end.filter(|end| *end > at).unwrap_or(at);
+            } else {
+                groups.push(found);
+            }
+            at += 1;
+        }
+        Ok(groups)
+    }
+
+    /// What follows `at`, for each value; once for nothing if there is none, to learn where the range ends.
+    fn range<'a>(&mut self, at: usize, values: Found<'a>) -> Result<Vec<Found<'a>>, String> {
+        self.ranges.begun -= 1;
+        self.ranges.inside += 1;
+        let mut groups = Vec::new();
+        if values.is_empty() {
+            self.from(at + 1, Cow::Owned(Value::Null))?;
+        }
+        for value in values {
+            groups.extend(self.from(at + 1, value)?);
+        }
+        self.ranges.inside -= 1;
+        Ok(groups)
+    }
 }
 
 #[cfg(test)]
@@ -144,12 +183,42 @@ mod tests {
     #[case("{..n}", "1 2 3")]
     #[case("{.a}", "{\"b\":\"x\",\"c.d/e\":true}")]
     #[case("{.a.c\\.d/e}", "true")]
-    #[case("{.a['c.d/e']} and {.no}", "true and ")]
+    #[case("{.a['c\\.d/e']} and {.no}", "true and ")]
+    #[case("{.l[*]['n', 's']}", "1 2 3 q")]
+    #[case("{range .l[*]}{.n}", "123")]
+    #[case("{range .none[*]}{.n}{end}!", "!")]
+    #[case("{range .l[*]}{range .m}{.n}{end}-{end}", "---")]
+    #[case("{.l[?(@.s in \"x\")].n}", "2")]
+    #[case("{.l[::2].n} {.l[3:3].n}", "1 3 ")]
+    #[case("{true}{1}{1.5}{-3}{\"\\u00e9\"}{'x'}", "true11.5-3éx")]
     fn a_template_prints_what_kubectl_prints(#[case] template: &str, #[case] text: &str) {
         let object = json!({"a": {"b": "x", "c.d/e": true}, "l": [{"n": 1}, {"n": 2, "s": "q"}, {"n": 3}]});
         assert_eq!(
             Template::parse(template).and_then(|t| t.show(&object, false, false)).as_deref(),
             Ok(text)
         );
+    }
+
+    #[rstest]
+    #[case("{.a", "unclosed action")]
+    #[case("{.a}{\"x", "unterminated quoted string")]
+    #[case("{.l[\"n\",\"s\"]}", "invalid array index \"n\"")]
+    #[case("{.l[0}", "unterminated array")]
+    #[case("{.l[?(@.n}", "unterminated filter")]
+    #[case("{.....a}", "invalid multiple recursive descent")]
+    #[case("{%}", "unrecognized character in action: U+0025 '%'")]
+    #[case("{a}", "unrecognized identifier a")]
+    #[case("{end}", "not in range, nothing to end")]
+    #[case("{.l[9].n}", "array index out of bounds: index 9, length 3")]
+    #[case("{.l[0:9].n}", "array index out of bounds: index 8, length 3")]
+    #[case("{.l[2:1].n}", "starting index 2 is greater than ending index 1")]
+    #[case("{.l[::0].n}", "step must be > 0")]
+    #[case("{.a[0]}", "map[string]interface {} is not array or slice")]
+    #[case("{.l[?(@.n==\"x\")]}", "incompatible types for comparison")]
+    #[case("{.l[?(@.n==x)]}", "unrecognized identifier x")]
+    #[case("{.l[?(@.n=1)]}", "unrecognized filter operator =")]
+    fn what_is_wrong_is_told_as_kubectl_tells_it(#[case] template: &str, #[case] error: &str) {
+        let object = json!({"a": {"b": "x"}, "l": [{"n": 1}, {"n": 2}, {"n": 3}]});
+        assert_eq!(Template::parse(template).and_then(|t| t.show(&object, false, false)).unwrap_err(), error);
     }
 }

@@ -1,6 +1,7 @@
 //! JSONPath as text, taken apart.
 
-use super::{Node, Operand, Step};
+use super::super::unquote::unquote;
+use super::{Bound, Node, Part};
 use serde_json::Value;
 
 /// `x.y`, `.x.y` and `{.x.y}` all mean `{.x.y}`.
@@ -25,269 +26,219 @@ pub(crate) fn relax(text: &str) -> Result<String, String> {
     Ok(format!("{{.{}}}", inner.strip_prefix('.').unwrap_or(inner)))
 }
 
-pub(super) fn closing(text: &str) -> Option<usize> {
-    let mut quoted: Option<char> = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match quoted {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quoted = None,
-            Some(_) => {}
-            None if c == '"' || c == '\'' => quoted = Some(c),
-            None if c == '}' => return Some(at),
-            None => {}
+/// A whole template.
+pub(super) fn template(text: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        if open > 0 {
+            parts.push(Part::Text(rest[..open].to_owned()));
         }
+        let mut parser = Parser { rest: &rest[open + 1..] };
+        parts.push(Part::Action(parser.action()?));
+        rest = parser.rest;
     }
-    None
+    if !rest.is_empty() {
+        parts.push(Part::Text(rest.to_owned()));
+    }
+    Ok(parts)
 }
 
-pub(super) fn action(
-    text: &str,
-    stack: &mut Vec<(Vec<Step>, Vec<Node>)>,
-    nodes: &mut Vec<Node>,
-) -> Result<(), String> {
-    if text == "end" {
-        if let Some((path, mut outer)) = stack.pop() {
-            outer.push(Node::Range(path, std::mem::take(nodes)));
-            *nodes = outer;
+/// A piece of an action, as if it were one.
+fn piece(text: &str) -> Result<Vec<Node>, String> {
+    let whole = format!("{text}}}");
+    Parser { rest: &whole }.action()
+}
+
+struct Parser<'t> {
+    rest: &'t str,
+}
+
+impl<'t> Parser<'t> {
+    /// Up to and with the brace that closes it.
+    fn action(&mut self) -> Result<Vec<Node>, String> {
+        let mut nodes = Vec::new();
+        loop {
+            let Some(first) = self.rest.chars().next() else { return Err("unclosed action".into()) };
+            match first {
+                '}' => {
+                    self.skip(1);
+                    return Ok(nodes);
+                }
+                _ if self.rest.starts_with("[?(") => nodes.push(self.filter()?),
+                _ if self.rest.starts_with("..") => self.recursive(&mut nodes)?,
+                '\r' | '\n' => return Err("unclosed action".into()),
+                ' ' | '@' | '$' => self.skip(1),
+                '[' => self.array(&mut nodes)?,
+                '"' | '\'' => nodes.push(self.quoted(first)?),
+                '.' => {
+                    self.skip(1);
+                    nodes.push(self.field());
+                }
+                '+' | '-' => nodes.push(self.number()?),
+                c if c.is_ascii_digit() => nodes.push(self.number()?),
+                c if word(c) => nodes.push(self.identifier()),
+                c => return Err(format!("unrecognized character in action: U+{:04X} '{c}'", c as u32)),
+            }
+        }
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
+    /// Takes what comes before the first character that is so, or everything.
+    fn until(&mut self, stop: impl Fn(char) -> bool) -> &'t str {
+        let (taken, rest) = self.rest.split_at(self.rest.find(stop).unwrap_or(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+
+    fn identifier(&mut self) -> Node {
+        match self.until(terminates) {
+            "true" => Node::Constant(true.into()),
+            "false" => Node::Constant(false.into()),
+            name => Node::Identifier(name.to_owned()),
+        }
+    }
+
+    fn recursive(&mut self, nodes: &mut Vec<Node>) -> Result<(), String> {
+        if matches!(nodes.last(), Some(Node::Recursive)) {
+            return Err("invalid multiple recursive descent".into());
+        }
+        self.skip(2);
+        nodes.push(Node::Recursive);
+        if self.rest.starts_with(word) {
+            nodes.push(self.field());
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<Node, String> {
+        let sign = usize::from(self.rest.starts_with(['+', '-']));
+        let digits = self.rest[sign..].find(|c: char| c != '.' && !c.is_ascii_digit());
+        let (text, rest) = self.rest.split_at(digits.map_or(self.rest.len(), |end| end + sign));
+        self.rest = rest;
+        let whole = text.parse::<i64>().ok().map(Value::from);
+        let number = whole.or_else(|| text.parse::<f64>().ok().map(Value::from));
+        number.map(Node::Constant).ok_or_else(|| format!("cannot parse number {text}"))
+    }
+
+    fn field(&mut self) -> Node {
+        let mut escaped = false;
+        let end = self.rest.find(|c| {
+            let stops = !escaped && terminates(c);
+            escaped = !escaped && c == '\\';
+            stops
+        });
+        let (name, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        self.rest = rest;
+        if name == "*" { Node::Wildcard } else { Node::Field(name.replace('\\', "")) }
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<Node, String> {
+        let mut before = None;
+        let end = self.rest.char_indices().skip(1).find(|(_, c)| {
+            let ends = *c == '\n' || *c == quote && before != Some('\\');
+            before = Some(*c);
+            ends
+        });
+        let Some((end, _)) = end.filter(|(_, c)| *c == quote) else {
+            return Err("unterminated quoted string".into());
+        };
+        let (text, rest) = self.rest.split_at(end + 1);
+        self.rest = rest;
+        let inner = unquote(text).ok_or_else(|| format!("unquote string {text} error invalid syntax"))?;
+        Ok(Node::Text(inner))
+    }
+
+    /// `[…]`: a wildcard, a union, a key, an index or a slice.
+    fn array(&mut self, nodes: &mut Vec<Node>) -> Result<(), String> {
+        let Some(end) = self.rest.find([']', '\n']).filter(|end| self.rest[*end..].starts_with(']')) else {
+            return Err("unterminated array".into());
+        };
+        let text = &self.rest[1..end];
+        self.skip(end + 1);
+        if text.contains(',') {
+            let each = text.split(',').map(|part| piece(&format!("[{}]", part.trim_matches(' '))));
+            nodes.push(Node::Union(each.collect::<Result<_, _>>()?));
             return Ok(());
         }
-        return Err("not in range, nothing to end".into());
+        let key = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+        if let Some(key) = key.filter(|key| !key.contains('\'')) {
+            nodes.extend(piece(&format!(".{key}"))?);
+            return Ok(());
+        }
+        nodes.push(Node::Slice(bounds(if text == "*" { ":" } else { text })?));
+        Ok(())
     }
-    if let Some(path) = text.strip_prefix("range").filter(|rest| rest.starts_with([' ', '\t'])) {
-        let path = steps(path.trim())?;
-        stack.push((path, std::mem::take(nodes)));
-        return Ok(());
-    }
-    if text.is_empty() {
-        return Ok(());
-    }
-    nodes.push(Node::Path(steps(text)?));
-    Ok(())
-}
 
-/// A path: `.a['b'][0:2]..c`, `@`, `$`, or a quoted text.
-fn steps(text: &str) -> Result<Vec<Step>, String> {
-    let mut steps = Vec::new();
-    let chars: Vec<char> = text.chars().collect();
-    let mut at = 0;
-    while at < chars.len() {
-        match chars[at] {
-            ' ' | '\t' | '\n' => at += 1,
-            '$' => {
-                steps.push(Step::Root);
-                at += 1;
+    /// `[?(@.a=="b")]`.
+    fn filter(&mut self) -> Result<Node, String> {
+        self.skip("[?(".len());
+        let (mut open, mut ended, mut before) = (None, false, ' ');
+        let end = self.rest.char_indices().find(|(_, c)| {
+            match c {
+                '\n' => return true,
+                '"' | '\'' => match open {
+                    None => open = Some(*c),
+                    Some(quote) if before != '\\' && quote == *c => ended = true,
+                    Some(_) => {}
+                },
+                ')' if open.is_some() == ended => return true,
+                _ => {}
             }
-            '@' => {
-                steps.push(Step::Here);
-                at += 1;
-            }
-            '"' | '\'' => {
-                let (literal, next) = string(&chars, at)?;
-                steps.push(Step::Literal(literal.into()));
-                at = next;
-            }
-            '[' => {
-                let end = bracket(&chars, at).ok_or("unterminated array")?;
-                let inner: String = chars[at + 1..end].iter().collect();
-                steps.push(subscript(inner.trim())?);
-                at = end + 1;
-            }
-            '.' if chars.get(at + 1) == Some(&'.') => {
-                steps.push(Step::Recursive);
-                at += if chars.get(at + 2) == Some(&'[') { 2 } else { 1 };
-                if chars.get(at) == Some(&'.') {
-                    at += 1;
-                    let (name, next) = field(&chars, at);
-                    if !name.is_empty() {
-                        steps.push(if name == "*" { Step::Wildcard } else { Step::Field(name) });
-                    }
-                    at = next;
-                }
-            }
-            '.' => {
-                let (name, next) = field(&chars, at + 1);
-                if name == "*" {
-                    steps.push(Step::Wildcard);
-                } else if !name.is_empty() {
-                    steps.push(Step::Field(name));
-                }
-                at = next;
-            }
-            '*' => {
-                steps.push(Step::Wildcard);
-                at += 1;
-            }
-            c if c.is_ascii_digit() || c == '-' || c == '+' => {
-                let (name, next) = field(&chars, at);
-                let parsed: Option<Value> = serde_json::from_str(&name).ok();
-                steps.push(Step::Literal(parsed.ok_or(format!("cannot parse number {name}"))?));
-                at = next;
-            }
-            c if c.is_alphabetic() || c == '_' => {
-                let (name, next) = field(&chars, at);
-                match name.as_str() {
-                    "true" => steps.push(Step::Literal(true.into())),
-                    "false" => steps.push(Step::Literal(false.into())),
-                    _ => return Err(format!("unrecognized identifier {name}")),
-                }
-                at = next;
-            }
-            c => return Err(format!("unrecognized character in action: {}", codepoint(c))),
-        }
-    }
-    Ok(steps)
-}
-
-fn codepoint(c: char) -> String {
-    format!("U+{:04X} '{c}'", c as u32)
-}
-
-fn field(chars: &[char], mut at: usize) -> (String, usize) {
-    let mut name = String::new();
-    while let Some(c) = chars.get(at) {
-        if *c == '\\' && at + 1 < chars.len() {
-            name.push(chars[at + 1]);
-            at += 2;
-            continue;
-        }
-        if matches!(c, '.' | '[' | ']' | ' ' | '\t' | '\n' | '@' | '$' | ',' | ')' | '=' | '!' | '<' | '>') {
-            break;
-        }
-        name.push(*c);
-        at += 1;
-    }
-    (name, at)
-}
-
-fn string(chars: &[char], at: usize) -> Result<(String, usize), String> {
-    let quote = chars[at];
-    let mut text = String::new();
-    let mut next = at + 1;
-    while let Some(c) = chars.get(next) {
-        if *c == quote {
-            return Ok((text, next + 1));
-        }
-        if *c == '\\' {
-            next += 1;
-            match chars.get(next) {
-                Some('n') => text.push('\n'),
-                Some('t') => text.push('\t'),
-                Some('r') => text.push('\r'),
-                Some(other) => text.push(*other),
-                None => break,
-            }
-        } else {
-            text.push(*c);
-        }
-        next += 1;
-    }
-    Err("unterminated quoted string".into())
-}
-
-fn bracket(chars: &[char], open: usize) -> Option<usize> {
-    let mut depth = 0;
-    let mut at = open;
-    while at < chars.len() {
-        match chars[at] {
-            '"' | '\'' => at = string(chars, at).ok()?.1 - 1,
-            '[' => depth += 1,
-            ']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-fn subscript(text: &str) -> Result<Step, String> {
-    if text == "*" || text.is_empty() {
-        return Ok(Step::Wildcard);
-    }
-    if let Some(filter) = text.strip_prefix("?(") {
-        let filter = filter.strip_suffix(')').ok_or("unterminated filter")?;
-        return comparison(filter.trim());
-    }
-    let parts = split_commas(text);
-    if parts.len() > 1 {
-        let each = parts.iter().map(|part| subscript(part.trim()).map(|step| vec![step]));
-        return Ok(Step::Union(each.collect::<Result<_, _>>()?));
-    }
-    let chars: Vec<char> = text.chars().collect();
-    if chars[0] == '\'' || chars[0] == '"' {
-        let (name, end) = string(&chars, 0)?;
-        if end == chars.len() {
-            return Ok(Step::Field(name));
-        }
-    }
-    if text.chars().all(|c| c.is_ascii_digit() || c == ':' || c == '-') {
-        let parts: Vec<&str> = text.split(':').collect();
-        let number = |index: usize| {
-            parts
-                .get(index)
-                .filter(|p| !p.is_empty())
-                .map(|p| p.parse::<i64>().map_err(|_| format!("array index {p} is not a number")))
-                .transpose()
+            before = *c;
+            false
+        });
+        let Some((end, _)) = end.filter(|(_, c)| *c == ')') else {
+            return Err("unterminated filter".into());
         };
-        let single = parts.len() == 1;
-        return Ok(Step::Slice(number(0)?, number(1)?, number(2)?, single));
+        let text = &self.rest[..end];
+        self.skip(end + 1);
+        if !self.rest.starts_with(']') {
+            return Err("unclosed array expect ]".into());
+        }
+        self.skip(1);
+        let (left, operator, right) = comparison(text).unwrap_or((text, "exists", ""));
+        Ok(Node::Filter { left: piece(left)?, operator: operator.to_owned(), right: piece(right)? })
     }
-    Err(format!("invalid array index {text}"))
 }
 
-fn split_commas(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut quoted = None;
-    for c in text.chars() {
-        match quoted {
-            Some(q) if c == q => quoted = None,
-            None if c == '\'' || c == '"' => quoted = Some(c),
-            None if c == ',' => {
-                parts.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        if let Some(last) = parts.last_mut() {
-            last.push(c);
-        }
-    }
-    parts
+/// Both sides and what is between them, if there is anything of the kind.
+fn comparison(text: &str) -> Option<(&str, &str, &str)> {
+    let operates = |c: char| matches!(c, '!' | '<' | '>' | '=');
+    let start = text.find(operates).filter(|start| *start > 0)?;
+    let length = text[start..].find(|c| !operates(c))?;
+    Some((&text[..start], &text[start..start + length], &text[start + length..]))
 }
 
-fn comparison(text: &str) -> Result<Step, String> {
-    let mut quoted = None;
-    let chars: Vec<(usize, char)> = text.char_indices().collect();
-    for (index, (at, c)) in chars.iter().enumerate() {
-        match quoted {
-            Some(q) if *c == q => quoted = None,
-            Some(_) => {}
-            None if *c == '\'' || *c == '"' => quoted = Some(*c),
-            None if matches!(c, '=' | '!' | '<' | '>') => {
-                let two = chars.get(index + 1).is_some_and(|(_, next)| *next == '=');
-                let operator = &text[*at..at + 1 + usize::from(two)];
-                if operator == "=" || operator == "!" {
-                    continue;
-                }
-                let right = &text[at + operator.len()..];
-                return Ok(Step::Filter(operand(&text[..*at])?, operator.into(), operand(right)?));
-            }
-            None => {}
-        }
+/// From, to and step.
+fn bounds(text: &str) -> Result<[Bound; 3], String> {
+    let invalid = || format!("invalid array index {text}");
+    let parts: Vec<&str> = text.split(':').collect();
+    let digits = |part: &&str| part.strip_prefix('-').unwrap_or(part).chars().all(|c| c.is_ascii_digit());
+    if parts.len() > 3 || !parts.iter().all(digits) {
+        return Err(invalid());
     }
-    Ok(Step::Filter(operand(text)?, "exists".into(), Operand::None))
+    let number = |part: &str| match part {
+        "" => Ok(Bound::Open),
+        part => part.parse().map(Bound::At).map_err(|_| format!("array index {part} is not a number")),
+    };
+    let mut bounds = [Bound::Open, Bound::Open, Bound::Open];
+    for (bound, part) in bounds.iter_mut().zip(&parts) {
+        *bound = number(part)?;
+    }
+    if parts.len() == 1 {
+        bounds[1] = Bound::Next;
+    }
+    Ok(bounds)
 }
 
-fn operand(text: &str) -> Result<Operand, String> {
-    let path = steps(text.trim())?;
-    Ok(match path.as_slice() {
-        [Step::Literal(value)] => Operand::Value(value.clone()),
-        _ => Operand::Path(path),
-    })
+fn word(c: char) -> bool {
+    c == '_' || c.is_alphanumeric()
+}
+
+fn terminates(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n' | '.' | ',' | '[' | ']' | '$' | '@' | '{' | '}')
 }

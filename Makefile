@@ -25,6 +25,7 @@ build: system-packages
 
 ## Prints figures against the goals; see docs/performance.md.
 bench: build test-packages
+	@./.ci/install skopeo:skopeo umoci:umoci
 	./benches/run
 
 ## Lives through simulated histories full of faults, as many as wanted: make soak SEEDS=100000

@@ -2,7 +2,7 @@
 //!
 //! * [`cluster`]: a cluster for measuring, and what the kernel says about its process;
 //! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes;
-//! * [`service`]: what a service costs its clients;
+//! * [`image`]: a pull; [`service`]: what a service costs its clients;
 //! * [`termination`]: how soon services follow pods, what the order of a pod's end costs;
 //! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`kubectl`]: what a user waits; [`baseline`]: what the machine itself does in the same run;
 //! * [`report`]: figures against goals.
@@ -11,6 +11,7 @@ mod api;
 mod baseline;
 mod cluster;
 mod fan_out;
+mod image;
 mod kubectl;
 mod node;
 mod report;
@@ -47,6 +48,8 @@ enum Part {
     Start,
     /// Pods with real containers
     Pods,
+    /// A pull, against that by skopeo and umoci
+    Pull,
     /// The demo's failed requests
     Demo,
     /// Requests through a service against those straight to a pod
@@ -79,6 +82,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Part::Pods) {
         node::pods(&program, &mut report).await?;
+    }
+    if wanted(Part::Pull) {
+        image::run(&program, &mut report)?;
     }
     if wanted(Part::Demo) {
         node::demo(&program, options.demos, &mut report)?;

@@ -92,7 +92,7 @@ impl Parsed {
     }
     /// Whether a boolean is on.
     pub(crate) fn on(&self, name: &str) -> bool {
-        matches!(self.text(name), "true" | "1" | "t" | "T" | "TRUE" | "True")
+        boolean(self.text(name)) == Some(true)
     }
     /// A number.
     pub(crate) fn number(&self, name: &str) -> i64 {
@@ -218,7 +218,7 @@ impl Parsed {
         };
         self.order.push((flag.name, value.clone()));
         match flag.takes {
-            Takes::Bool if !is_bool(&value) => {
+            Takes::Bool if boolean(&value).is_none() => {
                 return invalid(format!("strconv.ParseBool: parsing {}: invalid syntax", quote(&value)));
             }
             Takes::Number if parse_int(&value).is_none() => {
@@ -245,8 +245,13 @@ impl Parsed {
     }
 }
 
-fn is_bool(text: &str) -> bool {
-    matches!(text, "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False")
+/// What Go takes for a truth value.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" | "t" | "T" | "TRUE" | "True" => Some(true),
+        "false" | "0" | "f" | "F" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 fn parse_int(text: &str) -> Option<i64> {

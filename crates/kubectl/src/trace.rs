@@ -25,8 +25,7 @@ impl Trace {
     }
 
     fn line(self, place: &str, text: &str) {
-        let now = jiff::Zoned::now().strftime("%m%d %H:%M:%S%.6f").to_string();
-        eprintln!("I{now} {:7} {place}] {text}", std::process::id());
+        eprint!("{}", logged('I', place, text));
     }
 
     /// A note of level 6.
@@ -98,6 +97,12 @@ impl Trace {
         let more = if left > 0 { format!(" [truncated {left} chars]") } else { String::new() };
         self.line("client.rs:3", &format!("\"{which}\" body={}", quote(&format!("{shown}{more}"))));
     }
+}
+
+/// A line of kubectl's log, of a level (`I`, `W`, `E`).
+pub(crate) fn logged(level: char, place: &str, text: &str) -> String {
+    let now = jiff::Zoned::now().strftime("%m%d %H:%M:%S%.6f").to_string();
+    format!("{level}{now} {:7} {place}] {text}\n", std::process::id())
 }
 
 /// Names as they are usually written, and values without secrets.

@@ -124,7 +124,7 @@ pub(crate) async fn post(context: &Context, teller: &Teller, mut info: Info) -> 
 /// Creates what a generator made, and tells; `what` is for failures.
 pub(crate) async fn generated(context: &Context, object: Value, what: &str) -> Outcome {
     let (created, teller) = created(context, object, what).await?;
-    teller.tell(&created, "created")
+    teller.tell_built(&created, "created")
 }
 
 /// The same without a word.
@@ -134,24 +134,14 @@ pub(crate) async fn created(context: &Context, object: Value, what: &str) -> Out
     let mut object = object;
     let (version, kind) =
         (crate::object::text(&object, "/apiVersion"), crate::object::text(&object, "/kind"));
-    let known = if teller.dry_run == DryRun::Client {
-        Ok(unasked(version, kind))
+    let mapping = if teller.dry_run == DryRun::Client {
+        unasked(version, kind)
     } else {
-        context.mapper.kind(context.client().await?, version, kind).await
-    };
-    let mapping = match known {
-        Ok(mapping) => mapping,
-        // Not served: kubectl only learns it from the answer to the write.
-        Err(Failure::Message(_)) => {
-            let text = "the server could not find the requested resource";
-            let status = json!({"kind": "Status", "reason": "NotFound", "message": text});
-            return if what.is_empty() {
-                Err(Failure::Status(Box::new(status)))
-            } else {
-                fail(format!("failed to create {what}{text}"))
-            };
+        match context.mapper.kind(context.client().await?, version, kind).await {
+            // Not served: kubectl only learns it from the answer to the write.
+            Err(Failure::Message(_)) => unasked(version, kind),
+            known => known?,
         }
-        Err(other) => return Err(other),
     };
     let name = crate::object::name(&object).to_owned();
     let namespaced = mapping.namespaced;
@@ -170,13 +160,15 @@ pub(crate) async fn created(context: &Context, object: Value, what: &str) -> Out
     }
 }
 
-/// A mapping good enough to show an object that nobody is asked about.
+/// A mapping of which nobody is asked: by the rules that the names of kinds follow.
 fn unasked(api_version: &str, kind: &str) -> Mapping {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let lower = kind.to_lowercase();
     let global = matches!(kind, "Namespace" | "ClusterRole" | "ClusterRoleBinding" | "PriorityClass");
     Mapping {
         group: group.into(),
         version: version.into(),
+        plural: if kind.ends_with('s') { format!("{lower}es") } else { format!("{lower}s") },
         kind: kind.into(),
         namespaced: !global,
         ..Mapping::default()

@@ -7,6 +7,7 @@ use crate::flags::{Flag, Takes, flag, short};
 use crate::object;
 use crate::printers::{DRY_RUN, DryRun, PRINT, Teller};
 use crate::write;
+use sagong_api::patch;
 use serde_json::{Map, Value, json};
 
 /// Its flags.
@@ -30,6 +31,7 @@ pub(crate) const FLAGS: [&[Flag]; 3] = [
         flag("load-balancer-ip", Takes::Text, "", "Address of the balancer"),
         flag("session-affinity", Takes::Text, "", "None or ClientIP"),
         flag("overrides", Takes::Text, "", "JSON to put over the object"),
+        flag("override-type", Takes::Text, "merge", "How: json, merge or strategic"),
     ],
 ];
 
@@ -114,19 +116,20 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     if labels.as_object().is_some_and(|l| !l.is_empty()) {
         service["metadata"]["labels"] = labels;
     }
-    for (flag, field) in [
-        ("type", "type"),
-        ("cluster-ip", "clusterIP"),
-        ("load-balancer-ip", "loadBalancerIP"),
-        ("session-affinity", "sessionAffinity"),
-    ] {
+    for (flag, field) in
+        [("type", "type"), ("cluster-ip", "clusterIP"), ("session-affinity", "sessionAffinity")]
+    {
         if !flags.text(flag).is_empty() {
             service["spec"][field] = flags.text(flag).into();
         }
     }
+    if service["spec"]["type"] == "LoadBalancer" && !flags.text("load-balancer-ip").is_empty() {
+        service["spec"]["loadBalancerIP"] = flags.text("load-balancer-ip").into();
+    }
     if !flags.text("external-ip").is_empty() {
         service["spec"]["externalIPs"] = json!([flags.text("external-ip")]);
     }
+    service = overridden(context, service, "merge")?;
     write::record(context, &mut service);
     let (namespace, explicit) = context.namespace().await?;
     if teller.dry_run != DryRun::Client || explicit {
@@ -135,10 +138,37 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     let mapping = context.resource("services").await?;
     let info = Info { mapping, namespace, name: name.into(), object: service, source: String::new() };
     if teller.dry_run == DryRun::Client {
-        return teller.tell(&info.object, "exposed");
+        return teller.tell_built(&info.object, "exposed");
     }
     let created = write::create(context, &info, &teller.query(flags.text("field-manager"))).await?;
-    teller.tell(&created, "exposed")
+    teller.tell_built(&created, "exposed")
+}
+
+/// What `--overrides` makes of an object, by `--override-type`, which is `usual` if it is not given.
+///
+/// # Errors
+/// The override does not fit, or there is no such type.
+pub(crate) fn overridden(context: &Context, object: Value, usual: &str) -> Outcome<Value> {
+    let flags = &context.flags;
+    let (text, kind) = (flags.text("overrides"), flags.text("override-type"));
+    let kind = if kind.is_empty() { usual } else { kind };
+    if !matches!(kind, "json" | "merge" | "strategic") {
+        return fail(format!("invalid override type: {kind}"));
+    }
+    if text.is_empty() {
+        return Ok(object);
+    }
+    let invalid = || Failure::Message("Invalid JSON Patch".into());
+    let changed = match kind {
+        "json" => patch::json(&object, text.as_bytes()),
+        "merge" => patch::merge(&object, text.as_bytes()),
+        _ => {
+            let (version, name) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
+            let known = super::patch::served(version, name).ok_or_else(invalid)?;
+            patch::strategic(&known, &object, text.as_bytes())
+        }
+    };
+    changed.map_err(|_| invalid())
 }
 
 fn selector_of(object: &Value) -> Outcome<Map<String, Value>> {

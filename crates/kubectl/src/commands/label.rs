@@ -55,7 +55,7 @@ async fn change(context: &Context, what: &str) -> Outcome {
     let flags = &context.flags;
     let label = what == "label";
     // Everything from the first KEY=VALUE or KEY- on is a change; before it there are resources.
-    let is_change = |arg: &&String| arg.contains('=') || arg.ends_with('-') && !arg.is_empty();
+    let is_change = |arg: &&String| arg.contains('=') && !arg.starts_with('=') || arg.ends_with('-');
     let at = flags.args.iter().position(|arg| is_change(&arg)).unwrap_or(flags.args.len());
     let (resources, changes) = flags.args.split_at(at);
     if let Some(resource) = changes.iter().find(|arg| !is_change(arg)) {
@@ -100,9 +100,8 @@ fn wanted(changes: &[String], label: bool) -> Outcome<Wanted> {
     let mut wanted = Wanted { set: BTreeMap::new(), remove: Vec::new() };
     for change in changes {
         if let Some((key, value)) = change.split_once('=') {
-            if key.is_empty() {
-                let what = if label { "label" } else { "annotation" };
-                return fail(format!("invalid {what} spec: {change}"));
+            if label && value.contains('=') {
+                return fail(format!("invalid label spec: {change}"));
             }
             if label {
                 let errors = sagong_api::name::label_value(value);

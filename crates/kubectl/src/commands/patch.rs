@@ -111,11 +111,7 @@ fn locally(
     body: &[u8],
 ) -> Outcome<serde_json::Value> {
     use sagong_api::patch as api;
-    let known = sagong_api::kinds::registry()
-        .iter()
-        .map(|k| k.identity())
-        .find(|i| i.kind == mapping.kind && i.api_version() == mapping.api_version());
-    let result = match (kind, known) {
+    let result = match (kind, served(&mapping.api_version(), &mapping.kind)) {
         (JSON_PATCH, _) => api::json(object, body),
         (STRATEGIC, Some(identity)) => api::strategic(&identity, object, body),
         (STRATEGIC, None) => {
@@ -127,4 +123,10 @@ fn locally(
         _ => api::merge(object, body),
     };
     result.map_err(|error| Failure::Message(error.to_string()))
+}
+
+/// The kind as the binary itself knows it, with what its lists are keyed by.
+pub(super) fn served(api_version: &str, kind: &str) -> Option<sagong_api::kind::Identity> {
+    let known = sagong_api::kinds::registry();
+    known.iter().map(|k| k.identity()).find(|i| i.kind == kind && i.api_version() == api_version)
 }

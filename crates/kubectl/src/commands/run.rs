@@ -35,6 +35,7 @@ pub(crate) const FLAGS: [&[Flag]; 3] = [
         short("quiet", 'q', Takes::Bool, "false", "Say less"),
         flag("privileged", Takes::Bool, "false", "With all rights"),
         flag("overrides", Takes::Text, "", "JSON to put over the object"),
+        flag("override-type", Takes::Text, "merge", "How: json, merge or strategic"),
         write::RECORD,
     ],
 ];
@@ -46,12 +47,13 @@ pub(crate) const FLAGS: [&[Flag]; 3] = [
 pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
     let image = flags.text("image");
-    if image.is_empty() {
-        return Err(Failure::Verbatim("error: required flag(s) \"image\" not set".into()));
-    }
+    super::create::required(context, &["image"])?;
     let Some(name) = flags.args.first() else { return Err(context.usage("NAME is required for run")) };
+    if image.is_empty() {
+        return fail("--image is required");
+    }
     if image.contains(' ') || image.chars().any(char::is_uppercase) && !image.contains(['/', ':']) {
-        return fail(format!("invalid image name {}: invalid reference format", quote(image)));
+        return fail(format!("Invalid image name {}: invalid reference format", quote(image)));
     }
     if flags.on("tty") && !flags.on("stdin") {
         return fail("-i/--stdin is required for containers with -t/--tty=true");
@@ -63,10 +65,10 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         ));
     }
     if flags.on("expose") && flags.text("port").is_empty() {
-        return fail("--port must be set when exposing a service");
+        return Err(context.usage("--port must be set when exposing a service"));
     }
     if flags.on("rm") && !attaches {
-        return fail("--rm should only be used for attached containers");
+        return Err(context.usage("--rm should only be used for attached containers"));
     }
     let restart = flags.text("restart");
     if !matches!(restart, "Always" | "OnFailure" | "Never") {
@@ -114,10 +116,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             write::annotate(&mut object, key, value);
         }
     }
-    if !flags.text("overrides").is_empty() {
-        object = sagong_api::patch::merge(&object, flags.text("overrides").as_bytes())
-            .map_err(|error| Failure::Message(format!("Invalid JSON Patch: {error}")))?;
-    }
+    object = super::expose::overridden(context, object, "merge")?;
     write::record(context, &mut object);
     if flags.on("expose") {
         let port: i64 = port.parse().unwrap_or(0);
@@ -150,7 +149,10 @@ pub(super) fn set_env(flags: &Parsed, container: &mut Value) -> Outcome {
         let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             return fail(format!("invalid env: {entry}"));
         };
-        env.push(json!({"name": key, "value": value}));
+        if !key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+            return fail(format!("invalid env: {entry}"));
+        }
+        env.push(if value.is_empty() { json!({"name": key}) } else { json!({"name": key, "value": value}) });
     }
     if !env.is_empty() {
         container["env"] = env.into();

@@ -66,8 +66,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         }
     }
     if !any {
-        let why = failures.first().map_or("<nil>".to_owned(), |_| Failure::Many(failures.clone()).text());
-        return fail(format!("no objects passed to scale {why}"));
+        let why = Failure::Many(failures.clone()).text();
+        return fail(format!("no objects passed to scale {why}").trim_end());
     }
     Failure::aggregate(failures)
 }
@@ -162,9 +162,10 @@ pub(crate) async fn autoscale(context: &Context) -> Outcome {
             spec["minReplicas"] = min.into();
         }
         if flags.number("cpu-percent") >= 0 {
-            spec["targetCPUUtilizationPercentage"] = flags.number("cpu-percent").into();
+            let target = json!({"type": "Utilization", "averageUtilization": flags.number("cpu-percent")});
+            spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
         }
-        let object = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name, "creationTimestamp": null}, "spec": spec, "status": {"currentReplicas": 0, "desiredReplicas": 0}});
+        let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name, "creationTimestamp": null}, "spec": spec, "status": {"desiredReplicas": 0, "currentMetrics": null}});
         super::create::generated(context, object, "").await?;
     }
     Ok(())

@@ -274,6 +274,9 @@ fn entries(context: &Context, kind: &str, name: &str) -> Outcome<Vec<(String, Ve
                 Some((key, value)) => (key.to_owned(), value.to_owned()),
                 None => (line.to_owned(), std::env::var(line).unwrap_or_default()),
             };
+            if !is_variable(&key) {
+                return fail(format!("{} is not a valid key name: {NO_VARIABLE}", quote(&key)));
+            }
             all.push((key, value.into_bytes()));
         }
     }
@@ -303,6 +306,14 @@ fn entries(context: &Context, kind: &str, name: &str) -> Outcome<Vec<(String, Ve
     Ok(all)
 }
 
+const NO_VARIABLE: &str = "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')";
+
+/// Whether it can name a variable of an environment, in a wide sense.
+fn is_variable(name: &str) -> bool {
+    let first = |c: char| c.is_ascii_alphabetic() || matches!(c, '-' | '.' | '_');
+    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
+}
+
 fn from_file(source: &str, all: &mut Vec<(String, Vec<u8>)>) -> Outcome {
     let (key, path) = match source.split_once('=') {
         Some((key, path)) => (Some(key), path),
@@ -310,6 +321,12 @@ fn from_file(source: &str, all: &mut Vec<(String, Vec<u8>)>) -> Outcome {
     };
     if key == Some("") {
         return fail(format!("key name for file path {path} missing"));
+    }
+    if let Some(key) = key.filter(|_| path.is_empty()) {
+        return fail(format!("file path for key name {key} missing"));
+    }
+    if path.contains('=') {
+        return fail("key names or file paths cannot contain '='");
     }
     if Path::new(path).is_dir() {
         if key.is_some() {

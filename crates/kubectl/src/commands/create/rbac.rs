@@ -73,7 +73,7 @@ pub(crate) async fn role(context: &Context) -> Outcome {
     if resources.is_empty() {
         return fail("at least one resource must be specified");
     }
-    check(context, &verbs, &resources, &names)?;
+    check(context, &verbs, &resources)?;
     let rules = rules(context, &verbs, &resources, &names).await?;
     let object = json!({
         "apiVersion": VERSION, "kind": "Role", "metadata": {"name": name, "creationTimestamp": null},
@@ -103,7 +103,11 @@ pub(crate) async fn cluster_role(context: &Context) -> Outcome {
         let mut labels = Map::new();
         for label in &aggregated {
             let Some((key, value)) = label.split_once('=') else {
-                return fail(format!("{label} must be formatted as key=value"));
+                return Err(Failure::Verbatim(format!(
+                    "error: invalid argument {} for \"--aggregation-rule\" flag: malformed pair, expect string=string\nSee '{} --help' for usage.",
+                    crate::failure::quote(&aggregated.join(",")),
+                    context.command
+                )));
             };
             labels.insert(key.into(), value.into());
         }
@@ -118,7 +122,7 @@ pub(crate) async fn cluster_role(context: &Context) -> Outcome {
         return fail("one of resource or nonResourceURL must be specified");
     }
     if !resources.is_empty() {
-        check(context, &verbs, &resources, &names)?;
+        check(context, &verbs, &resources)?;
     }
     for url in &urls {
         if url != "*" && !url.starts_with('/') {
@@ -169,7 +173,7 @@ fn parts(typed: &str) -> (&str, &str, &str) {
     (resource, group, subresource)
 }
 
-fn check(context: &Context, verbs: &[String], resources: &[String], names: &[String]) -> Outcome {
+fn check(context: &Context, verbs: &[String], resources: &[String]) -> Outcome {
     for typed in resources {
         if parts(typed).0.is_empty() {
             return fail("resource must be specified if apiGroup/subresource specified");
@@ -179,9 +183,6 @@ fn check(context: &Context, verbs: &[String], resources: &[String], names: &[Str
         if !VERBS.contains(&verb.as_str()) {
             context.err(&format!("Warning: '{verb}' is not a standard resource verb\n"));
         }
-    }
-    if !names.is_empty() && resources.len() > 1 {
-        return fail("resource name can not be applied to multiple resources");
     }
     Ok(())
 }

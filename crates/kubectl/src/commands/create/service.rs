@@ -53,11 +53,18 @@ pub(crate) async fn external_name(context: &Context) -> Outcome {
 
 async fn service(context: &Context, kind: &str) -> Outcome {
     let flags = &context.flags;
+    if kind == "ExternalName" {
+        super::required(context, &["external-name"])?;
+    }
     let name = one_name(context)?;
     let tcp = flags.list("tcp");
     let cluster_ip = flags.text("clusterip");
     if tcp.is_empty() && cluster_ip != "None" && kind != "ExternalName" {
         return fail("at least one tcp port specifier must be provided");
+    }
+    if kind == "ExternalName" && !sagong_api::name::dns1123_subdomain(flags.text("external-name")).is_empty()
+    {
+        return fail(format!("invalid service external name {}", flags.text("external-name")));
     }
     let mut ports = Vec::new();
     for spec in &tcp {
@@ -88,12 +95,18 @@ async fn service(context: &Context, kind: &str) -> Outcome {
 }
 
 fn parse_port(spec: &str) -> Outcome<(i64, Value)> {
-    let (port, target) = spec.split_once(':').unwrap_or((spec, spec));
-    let Ok(number) = port.parse::<i64>() else {
-        return fail(format!("strconv.ParseUint: parsing {}: invalid syntax", quote(port)));
+    let mut parts = spec.split(':');
+    let port = parts.next().unwrap_or_default();
+    let target = parts.next().unwrap_or(port);
+    let number = match port.parse::<u64>() {
+        Ok(number) if number <= 65535 => number,
+        Ok(_) => return fail(format!("strconv.ParseUint: parsing {}: value out of range", quote(port))),
+        Err(_) => return fail(format!("strconv.ParseUint: parsing {}: invalid syntax", quote(port))),
     };
-    if !(0..=65535).contains(&number) {
-        return fail("must be between 0 and 65535, inclusive");
-    }
-    Ok((number, target.parse::<i64>().map_or_else(|_| target.into(), Value::from)))
+    let target = match target.parse::<i64>() {
+        Ok(number) if (1..=65535).contains(&number) || target == port => number.into(),
+        Ok(_) => return fail("must be between 1 and 65535, inclusive"),
+        Err(_) => target.into(),
+    };
+    Ok((number as i64, target))
 }

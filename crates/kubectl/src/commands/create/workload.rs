@@ -33,8 +33,7 @@ pub(crate) async fn deployment(context: &Context) -> Outcome {
     }
     let mut containers: Vec<Value> = Vec::new();
     for image in &images {
-        let mut container =
-            json!({"name": container_name(image, images.len() > 1), "image": image, "resources": {}});
+        let mut container = json!({"name": container_name(image), "image": image, "resources": {}});
         if !command.is_empty() {
             container["command"] = json!(command);
         }
@@ -59,16 +58,9 @@ pub(crate) async fn deployment(context: &Context) -> Outcome {
 }
 
 /// `luksa/kubia:v1` runs in a container `kubia`.
-fn container_name(image: &str, unique: bool) -> String {
+fn container_name(image: &str) -> &str {
     let name = image.rsplit('/').next().unwrap_or_default();
-    let name = name.split(['@', ':']).next().unwrap_or_default();
-    let name: String = name
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
-        .collect();
-    let name = name.trim_matches('-').to_owned();
-    if unique { format!("{name}-{}", suffix()) } else { name }
+    name.split(['@', ':']).next().unwrap_or_default()
 }
 
 /// Five letters and digits that make no words.
@@ -111,12 +103,10 @@ pub(crate) async fn job(context: &Context) -> Outcome {
         });
         return generated(context, object, "job: ").await;
     }
-    let args =
-        if from.contains('/') { vec![from.to_owned()] } else { vec!["cronjob".into(), from.to_owned()] };
-    let mut infos = Builder::new(context, &args).run(context).await?.all()?;
+    let mut infos = Builder::new(context, &[from.to_owned()]).run(context).await?.all()?;
     let Some(info) = infos.pop() else { return fail("from must be an existing cronjob") };
     if info.mapping.kind != "CronJob" {
-        return fail(format!("from must be an existing cronjob, got {}", info.mapping.kind));
+        return fail(format!("unknown object type *{}.{}", info.mapping.version, info.mapping.kind));
     }
     let cron = &info.object;
     let mut annotations = json!({"cronjob.kubernetes.io/instantiate": "manual"});

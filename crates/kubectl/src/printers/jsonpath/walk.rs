@@ -105,13 +105,7 @@ impl Walker<'_> {
         Ok(found)
     }
 
-    fn holds(
-        &mut self,
-        left: &[Node],
-        operator: &str,
-        right: &[Node],
-        item: &Value,
-    ) -> Result<bool, String> {
+    fn holds(&mut self, left: &[Node], operator: &str, right: &[Node], item: &Value) -> Result<bool, String> {
         let lefts = self.list(left, vec![Cow::Borrowed(item)]);
         if operator == "exists" {
             return Ok(!lefts.unwrap_or_else(|stop| stop.at).is_empty());

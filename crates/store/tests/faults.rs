@@ -104,6 +104,14 @@ async fn storage_that_cannot_be_opened_is_an_error() {
 /// What the store shows: each key with its value and revision.
 type Shown = BTreeMap<String, (Vec<u8>, u64)>;
 
+/// What is shown, without thousands of bytes that are all the same.
+fn brief(shown: &Shown) -> String {
+    let entries = shown.iter().map(|(key, (value, revision))| {
+        format!("{key}: {} × {:?} at {revision}", value.len(), value.first())
+    });
+    entries.collect::<Vec<_>>().join(", ")
+}
+
 async fn shown(store: &EmbeddedStore) -> Shown {
     let page = store.list("/", None, 0).await.unwrap();
     page.entries.iter().map(|e| (e.key.to_string(), (e.value.to_vec(), e.modified))).collect()
@@ -142,32 +150,109 @@ async fn write_until_failure(store: &EmbeddedStore, sizes: &[(u8, u16, bool)]) -
     [(held.clone(), revision), (held, revision)]
 }
 
-/// Commits one key after the other whatever happens; gives what was acknowledged.
-async fn write_through_failures(store: &EmbeddedStore, disk: &FaultyDisk, spells: &[Spell]) -> Shown {
-    let mut held = shown(store).await;
+/// What became of writes while storage failed.
+struct Told {
+    /// What was acknowledged.
+    held: Shown,
+    /// What was not, since the last that was.
+    failed: Vec<(String, Vec<u8>)>,
+}
+
+/// Commits one key after the other whatever happens.
+async fn write_through_failures(store: &EmbeddedStore, disk: &FaultyDisk, spells: &[Spell]) -> Told {
+    let mut told = Told { held: shown(store).await, failed: Vec::new() };
     for (n, (fault, after, failures, size)) in spells.iter().enumerate() {
         disk.fail_for_a_while(*fault, *after, *failures);
         for part in 0..4 {
             let (key, value) = (format!("/{}", (n * 7 + part) % 11), vec![n as u8; usize::from(*size)]);
             match store.commit(vec![put(&key, value.clone(), Expect::Anything)]).await {
-                Ok(Outcome::Committed(at)) => drop(held.insert(key, (value, at))),
+                Ok(Outcome::Committed(at)) => {
+                    told.held.insert(key, (value, at));
+                    told.failed.clear();
+                }
                 Err(StoreError::Write { source }) => {
                     let why = source.to_string();
                     assert!(!why.contains("damaged") && !why.contains("shows revision"), "{why}");
+                    told.failed.push((key, value));
                 }
                 other => panic!("{other:?}"),
             }
-            assert_eq!(shown(store).await, held, "what is shown is what was acknowledged");
+            assert!(shown(store).await == told.held, "what is shown is what was acknowledged");
         }
     }
-    held
+    told
+}
+
+/// Writes while storage fails, then checks what is there when it works again, also after a power cut.
+fn live_through(spells: &[Spell], seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let disk = FaultyDisk::default();
+        let store = open(&disk).unwrap();
+        let told = write_through_failures(&store, &disk, spells).await;
+        disk.heal();
+        let at = committed(&store, vec![put("/last", "", Expect::Absent)]).await;
+        let cut = disk.power_cut(seed);
+        drop(store);
+        for (disk, when) in [(disk, "opened again"), (cut, "after a power cut")] {
+            let store = open(&disk).unwrap();
+            let mut found = shown(&store).await;
+            assert_eq!(found.remove("/last"), Some((Vec::new(), at)), "{when}");
+            assert!(found == told.held, "{when}: found {}\nheld {}", brief(&found), brief(&told.held));
+        }
+    });
+}
+
+/// Writes while storage fails, and cuts the power before it works again.
+fn die_of(spells: &[Spell], seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let disk = FaultyDisk::default();
+        let store = open(&disk).unwrap();
+        let Told { held, failed } = write_through_failures(&store, &disk, spells).await;
+        let cut = disk.power_cut(seed);
+        let revision = store.revision();
+        drop(store);
+        let store = open(&cut).expect("opening after the power cut");
+        let found = shown(&store).await;
+        let is_one_more = |(key, value): (String, Vec<u8>)| {
+            let mut next = held.clone();
+            next.insert(key, (value, revision + 1));
+            found == next
+        };
+        let is_allowed = found == held || failed.into_iter().any(is_one_more);
+        assert!(is_allowed, "found {}\nheld {}", brief(&found), brief(&held));
+        committed(&store, vec![put("/after", "", Expect::Absent)]).await;
+    });
+}
+
+/// The second failure of the sixth write kept the file from being opened, which would have shown that it was there
+/// after all; the seventh was then taken for it.
+#[test]
+fn a_write_that_failed_is_not_mistaken_for_the_next_one() {
+    use Fault::{Full, Write};
+    let spells = [
+        (Write, 35, 1, 8163),
+        (Write, 39, 1, 16355),
+        (Write, 0, 1, 0),
+        (Write, 0, 1, 0),
+        (Write, 0, 5, 0),
+        (Write, 0, 8, 0),
+        (Full, 42, 2, 0),
+    ];
+    live_through(&spells, 0);
+}
+
+/// `PROPTEST_CASES`, or as many as are worth their time every day.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100)
 }
 
 /// A fault, after how many operations it sets in, how often it strikes, and the size of the values meanwhile.
 type Spell = (Fault, u32, u32, u16);
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_power_cut_at_any_moment_loses_no_acknowledged_write_and_halves_none(
@@ -203,21 +288,22 @@ proptest! {
         ),
         seed in any::<u64>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let disk = FaultyDisk::default();
-            let store = open(&disk).unwrap();
-            let held = write_through_failures(&store, &disk, &spells).await;
-            disk.heal();
-            let at = committed(&store, vec![put("/last", "", Expect::Absent)]).await;
-            let cut = disk.power_cut(seed);
-            drop(store);
-            for disk in [disk, cut] {
-                let store = open(&disk).unwrap();
-                let mut found = shown(&store).await;
-                assert_eq!(found.remove("/last"), Some((Vec::new(), at)));
-                assert!(found == held, "{found:?}\n{held:?}");
-            }
-        });
+        live_through(&spells, seed);
+    }
+
+    #[test]
+    fn a_power_cut_while_storage_fails_loses_no_acknowledged_write_and_shows_at_most_one_that_failed(
+        spells in prop::collection::vec(
+            (
+                prop_oneof![3 => Just(Fault::Write), 3 => Just(Fault::Full), 1 => Just(Fault::Sync), 1 => Just(Fault::Dead)],
+                0..60u32,
+                1..12u32,
+                0..20_000u16,
+            ),
+            1..12,
+        ),
+        seed in any::<u64>(),
+    ) {
+        die_of(&spells, seed);
     }
 }

@@ -62,12 +62,24 @@ pub(super) enum Written {
     No(Arc<DiskError>),
 }
 
+/// A batch that was reported as failed although the file, which could not be opened since, may hold it.
+struct InDoubt {
+    /// The revision with it.
+    revision: Revision,
+    /// Its keys, with what they held before it.
+    before: Vec<(Box<str>, Option<Arc<Entry>>)>,
+}
+
 /// The open file, or why it is not open.
 pub(super) struct Disk {
     reopen: Reopen,
     cache_bytes: usize,
     sync_failed: Arc<AtomicBool>,
     database: Option<Database>,
+    /// The revision of what is shown.
+    revision: Revision,
+    /// At most one batch: the next is not tried before the file was opened again.
+    in_doubt: Option<InDoubt>,
     /// Set when no write will be tried any more.
     refusing: Option<Arc<DiskError>>,
 }
@@ -75,10 +87,18 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens the storage, repairs it if it was not closed, and reads all of it.
     pub(super) fn open(reopen: Reopen, cache_bytes: usize) -> Result<(Self, State), DiskError> {
-        let sync_failed = Arc::new(AtomicBool::new(false));
-        let mut disk = Self { reopen, cache_bytes, sync_failed, database: None, refusing: None };
+        let mut disk = Self {
+            reopen,
+            cache_bytes,
+            sync_failed: Arc::new(AtomicBool::new(false)),
+            database: None,
+            revision: FIRST,
+            in_doubt: None,
+            refusing: None,
+        };
         let database = disk.open_database()?;
         let state = unpanicked(|| load(&database))?;
+        disk.revision = state.revision();
         disk.database = Some(database);
         Ok((disk, state))
     }
@@ -99,72 +119,111 @@ impl Disk {
         Ok(database)
     }
 
-    /// Writes a batch. When that fails, finds out by opening the file anew whether it is there after all.
+    /// Writes a batch. When that fails, finds out by opening the file anew whether it is there after all. When that
+    /// fails too, the batch counts as failed, and is taken out of the file before the next one is written.
     ///
-    /// `before` is the revision before the batch.
-    pub(super) fn write(&mut self, plan: &Plan, before: Revision) -> Written {
+    /// `shown` gives what a key holds without the batch.
+    pub(super) fn write(&mut self, plan: &Plan, shown: impl Fn(&str) -> Option<Arc<Entry>>) -> Written {
         if let Some(why) = &self.refusing {
             return Written::No(why.clone());
         }
-        let attempt = match &self.database {
-            Some(database) => unpanicked(|| Ok(write(database, plan)?)),
-            None => self
-                .recover()
-                .and_then(|found| self.expect_revision(before, found))
-                .and_then(|()| self.database.as_ref().map_or(Ok(()), |database| Ok(write(database, plan)?))),
-        };
-        match attempt {
-            Ok(()) => Written::Yes,
-            Err(error) => self.after_failure(error, plan, before),
-        }
-    }
-
-    fn after_failure(&mut self, error: DiskError, plan: &Plan, before: Revision) -> Written {
-        tracing::error!(%error, "writing the store failed");
-        let error = Arc::new(error);
-        self.database = None;
-        if self.sync_failed.load(Ordering::Acquire) {
-            return self.refuse(DiskError::SyncFailed(error));
-        }
-        match self.recover() {
-            Ok(found) if found == plan.revision => Written::Yes,
-            Ok(found) => match self.expect_revision(before, found) {
-                Ok(()) => Written::No(error),
-                Err(diverged) => self.refuse(diverged),
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => match self.recover() {
+                Ok(database) => database,
+                Err(error) => return self.give_up(error),
             },
-            Err(again) if self.sync_failed.load(Ordering::Acquire) => {
-                self.refuse(DiskError::SyncFailed(Arc::new(again)))
-            }
+        };
+        let Err(error) = unpanicked(|| Ok(write(&database, plan)?)) else {
+            self.revision = plan.revision;
+            self.database = Some(database);
+            return Written::Yes;
+        };
+        drop(database);
+        tracing::error!(%error, "writing the store failed");
+        let before = plan.changes().map(|(key, _)| (key.into(), shown(key))).collect();
+        self.in_doubt = Some(InDoubt { revision: plan.revision, before });
+        if self.sync_failed.load(Ordering::Acquire) {
+            return self.give_up(error);
+        }
+        match self.find_out() {
+            Ok(true) => Written::Yes,
+            Ok(false) => Written::No(Arc::new(error)),
+            Err(again) if self.is_final(&again) => self.give_up(again),
             Err(again) => {
                 tracing::warn!(error = %again, "the store cannot be opened anew yet; the next write tries again");
-                Written::No(error)
+                Written::No(Arc::new(error))
             }
         }
     }
 
-    /// Opens the file anew and proves that it can be written; gives the revision it holds.
-    fn recover(&mut self) -> Result<Revision, DiskError> {
+    /// Opens the file anew to see whether the batch in doubt is there, and makes what is found durable.
+    fn find_out(&mut self) -> Result<bool, DiskError> {
         let database = self.open_database()?;
-        let revision = read_revision(&database)?;
-        unpanicked(|| Ok(touch(&database, revision)?))?;
+        let found = read_revision(&database)?;
+        let is_there = self.in_doubt.as_ref().is_some_and(|batch| batch.revision == found);
+        if !is_there {
+            self.expect(found)?;
+        }
+        unpanicked(|| Ok(restore(&database, found, &[])?))?;
+        self.revision = found;
+        self.in_doubt = None;
         self.database = Some(database);
-        Ok(revision)
+        Ok(is_there)
     }
 
-    fn expect_revision(&self, expected: Revision, found: Revision) -> Result<(), DiskError> {
+    /// Opens the file anew and brings it to what is shown, without a batch that was reported as failed.
+    fn recover(&mut self) -> Result<Database, DiskError> {
+        let database = self.open_database()?;
+        let found = read_revision(&database)?;
+        let undo = match &self.in_doubt {
+            Some(batch) if batch.revision == found => &batch.before[..],
+            _ => &[],
+        };
+        if undo.is_empty() {
+            self.expect(found)?;
+        }
+        unpanicked(|| Ok(restore(&database, self.revision, undo)?))?;
+        self.in_doubt = None;
+        Ok(database)
+    }
+
+    fn expect(&self, found: Revision) -> Result<(), DiskError> {
+        let expected = self.revision;
         if found == expected { Ok(()) } else { Err(DiskError::Diverged { expected, found }) }
     }
 
-    fn refuse(&mut self, why: DiskError) -> Written {
+    /// Whether trying again would be wrong.
+    fn is_final(&self, error: &DiskError) -> bool {
+        self.sync_failed.load(Ordering::Acquire) || matches!(error, DiskError::Diverged { .. })
+    }
+
+    /// Reports a failure, and refuses all further writes if trying again would be wrong.
+    fn give_up(&mut self, error: DiskError) -> Written {
+        if !self.is_final(&error) {
+            return Written::No(Arc::new(error));
+        }
+        let why = match error {
+            diverged @ DiskError::Diverged { .. } => diverged,
+            error => DiskError::SyncFailed(Arc::new(error)),
+        };
         tracing::error!(error = %why, "the store refuses further writes");
         let why = Arc::new(why);
-        self.database = None;
         self.refusing = Some(why.clone());
         Written::No(why)
     }
 
-    /// Leaves the file so that the next open need not repair it.
+    /// Leaves the file so that the next open need not repair it, and without a batch that was reported as failed if
+    /// that can be done now.
     pub(super) fn close(mut self) {
+        if self.in_doubt.is_some() && self.refusing.is_none() {
+            match self.recover() {
+                Ok(database) => self.database = Some(database),
+                Err(error) => {
+                    tracing::warn!(%error, "closing the store; a write that was reported as failed may be in it");
+                }
+            }
+        }
         let Some(database) = self.database.take() else { return };
         if let Err(error) = unpanicked(|| Ok(database.close().map_err(redb::Error::from)?)) {
             tracing::warn!(%error, "closing the store; the next open will repair it");
@@ -251,11 +310,29 @@ fn read_number(database: &Database, name: &str) -> Result<Option<u64>, redb::Err
 }
 
 fn write(database: &Database, plan: &Plan) -> Result<(), redb::Error> {
+    commit(database, plan.changes(), plan.revision)
+}
+
+/// Makes durable what the file holds, with these keys as they were.
+fn restore(
+    database: &Database,
+    revision: Revision,
+    keys: &[(Box<str>, Option<Arc<Entry>>)],
+) -> Result<(), redb::Error> {
+    commit(database, keys.iter().map(|(key, entry)| (&**key, entry.as_ref())), revision)
+}
+
+/// One durable transaction: these keys, with these entries or without any, at this revision.
+fn commit<'a>(
+    database: &Database,
+    changes: impl Iterator<Item = (&'a str, Option<&'a Arc<Entry>>)>,
+    revision: Revision,
+) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
-        for (key, entry) in plan.changes() {
+        for (key, entry) in changes {
             match entry {
                 Some(entry) => {
                     let mut stored = entries.insert_reserve(key, REVISIONS + entry.value.len())?;
@@ -269,16 +346,8 @@ fn write(database: &Database, plan: &Plan) -> Result<(), redb::Error> {
                 }
             }
         }
-        transaction.open_table(NUMBERS)?.insert(REVISION, plan.revision)?;
+        transaction.open_table(NUMBERS)?.insert(REVISION, revision)?;
     }
-    Ok(transaction.commit()?)
-}
-
-/// Makes durable what the file holds, by a commit that changes nothing.
-fn touch(database: &Database, revision: Revision) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.open_table(NUMBERS)?.insert(REVISION, revision)?;
     Ok(transaction.commit()?)
 }
 

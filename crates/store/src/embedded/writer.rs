@@ -102,12 +102,10 @@ impl Writer {
 
     fn carry_out(&mut self, gathered: Gathered) {
         let Gathered { transactions, replies, .. } = gathered;
-        let (mut plan, before) = {
-            let state = self.shared.state.read();
-            (Plan::new(&state, transactions), state.revision())
-        };
+        let mut plan = Plan::new(&self.shared.state.read(), transactions);
         if !plan.changed.is_empty() {
-            match self.disk.write(&plan, before) {
+            let shown = |key: &str| self.shared.state.read().get(key).cloned();
+            match self.disk.write(&plan, shown) {
                 Written::Yes => self.publish(&mut plan),
                 Written::No(why) => {
                     for reply in replies {

@@ -16,7 +16,7 @@ pub mod volume_defaults;
 pub mod warnings;
 pub mod workload;
 
-pub(crate) use semantic::is_same;
+pub use semantic::is_same;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer};
 

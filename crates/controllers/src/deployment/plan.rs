@@ -48,7 +48,10 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     draft.number_new();
     if spec_of(deployment).paused == Some(true) {
         scale::scale_into_room(deployment, &mut draft.roles, &snapshot.pods);
-        draft.deletions = revision::clean_up(deployment, &draft.roles);
+        // Not what is about to be rolled back to.
+        if rollback::asked_for(deployment).is_none() {
+            draft.deletions = revision::clean_up(deployment, &draft.roles);
+        }
         draft.write_sets(&mut plan);
         draft.tell_only_counts(&mut plan);
         return plan;
@@ -324,6 +327,7 @@ mod tests {
     use super::*;
     use crate::cache::Key;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use rstest::rstest;
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -460,5 +464,31 @@ mod tests {
         assert_eq!(verbs(&plan), [("update", "ReplicaSet"), ("update status", "Deployment")]);
         let condition = told(&plan).status.unwrap().conditions.unwrap().remove(0);
         assert_eq!(condition.message.as_deref(), Some("Found new replica set \"orphan\""));
+    }
+
+    #[rstest]
+    #[case::nothing_else(json!({}), 1)]
+    #[case::a_rollback_waits(json!({rollback::ROLLBACK_TO: "1"}), 0)]
+    fn a_paused_deployment_still_cleans_up_but_not_what_it_may_be_rolled_back_to(
+        #[case] annotations: Value,
+        #[case] deletions: usize,
+    ) {
+        let mut snapshot = snapshot(|value| {
+            value["metadata"]["annotations"] = annotations;
+            value["spec"]["paused"] = json!(true);
+            value["spec"]["revisionHistoryLimit"] = json!(0);
+        });
+        let mut new = new_replica_set(&snapshot.deployment);
+        new.spec.get_or_insert_default().replicas = Some(3);
+        snapshot.replica_sets.push(Arc::new(new));
+        let mut old = new_replica_set(&snapshot.deployment);
+        old.metadata.name = Some("old".into());
+        let spec = old.spec.get_or_insert_default();
+        spec.replicas = Some(0);
+        let of_template = spec.template.get_or_insert_default().spec.get_or_insert_default();
+        of_template.containers[0].image = Some("v0".into());
+        snapshot.replica_sets.push(Arc::new(old));
+        let verbs = verbs(&plan(&snapshot, now()));
+        assert_eq!(verbs.iter().filter(|(verb, _)| *verb == "delete").count(), deletions);
     }
 }

@@ -145,7 +145,10 @@ mod tests {
             "kubernetes.io/change-cause": "kubectl create --record",
             "kubectl.kubernetes.io/last-applied-configuration": "{}",
             REVISION: "8",
+            HISTORY: "1,2",
             scale::DESIRED: "8",
+            scale::MAX: "10",
+            rollback::ROLLBACK_TO: "3",
         });
         let mut set = set("a", json!({REVISION: "1"}), 0, 0, 1);
         annotate(&deployment(own, json!(10)), &mut set, 0);

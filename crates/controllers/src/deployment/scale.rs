@@ -230,8 +230,13 @@ mod tests {
     #[case::in_proportion_down(6, 0, roles(&[5, 5], true, 10, 10, 0), &[3, 3])]
     #[case::unequal(20, 0, roles(&[2, 8], true, 10, 10, 0), &[4, 16])]
     #[case::three_sets(50, 0, roles(&[5, 3, 2], true, 10, 10, 0), &[25, 15, 10])]
-    #[case::leftover_goes_to_the_younger_of_equals(6, 0, roles(&[5, 5, 5], true, 15, 15, 0), &[2, 2, 2])]
-    #[case::one_left_over(11, 0, roles(&[5, 5], true, 10, 10, 0), &[5, 6])]
+    #[case::three_equals(6, 0, roles(&[5, 5, 5], true, 15, 15, 0), &[2, 2, 2])]
+    #[case::a_half_is_rounded_up_for_the_younger(11, 0, roles(&[5, 5], true, 10, 10, 0), &[5, 6])]
+    #[case::what_rounding_leaves_goes_to_the_younger_of_equals(4, 0, roles(&[1, 1, 1], true, 3, 3, 0), &[1, 1, 2])]
+    #[case::what_rounding_leaves_is_taken_from_the_older_of_equals(11, 0, roles(&[4, 4, 4], true, 12, 12, 0), &[3, 4, 4])]
+    #[case::what_rounding_leaves_goes_to_the_largest_of_all(11, 0, roles(&[4, 2, 2, 1], true, 9, 9, 0), &[6, 2, 2, 1])]
+    #[case::no_more_is_given_than_there_is(8, 0, roles(&[1, 1, 1], true, 3, 3, 0), &[2, 3, 3])]
+    #[case::without_the_record_of_the_size_the_largest_takes_it_all(15, 0, roles(&[6, 4], true, 10, 0, 0), &[11, 4])]
     #[case::all_to_zero(0, 0, roles(&[3, 3], true, 6, 6, 0), &[0, 0])]
     #[case::with_surge(20, 2, roles(&[6, 5], true, 10, 11, 0), &[12, 10])]
     #[case::saturated_new_lets_the_old_go(4, 0, roles(&[1, 4], true, 4, 4, 4), &[0, 4])]
@@ -242,6 +247,15 @@ mod tests {
         #[case] expected: &[i32],
     ) {
         assert_eq!(scaled(replicas, surge, before), expected);
+    }
+
+    #[test]
+    fn without_the_record_of_the_size_the_pods_that_exist_are_the_base() {
+        let mut deployment = deployment(15, 0);
+        deployment.status.get_or_insert_default().replicas = Some(10);
+        let mut roles = roles(&[6, 4], true, 10, 0, 0);
+        scale(&deployment, &mut roles);
+        assert_eq!((roles.old[0].size(), roles.new.unwrap().size()), (9, 6));
     }
 
     #[rstest]

@@ -215,7 +215,8 @@ impl Roles {
 /// Whether the ReplicaSet has this template, apart from the hash label.
 pub fn is_template_of(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
     let Some(own) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else { return false };
-    if own.spec != template.spec {
+    // As upstream: `env: []` or `tty: false` is no other template than one without. Images mostly tell without a long look.
+    if !images(own).eq(images(template)) || !sagong_api::pod::is_same(&own.spec, &template.spec) {
         return false;
     }
     let (own, other) =
@@ -231,6 +232,10 @@ pub fn is_template_of(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
         && own.name == other.name
         && own.namespace == other.namespace
         && own.generate_name == other.generate_name
+}
+
+fn images(template: &PodTemplateSpec) -> impl Iterator<Item = &Option<String>> {
+    template.spec.iter().flat_map(|spec| &spec.containers).map(|container| &container.image)
 }
 
 #[cfg(test)]
@@ -271,6 +276,24 @@ mod tests {
         assert_eq!(roles("v2", sets.clone()), (Some("b".into()), vec!["a".into()]));
         assert_eq!(roles("v1", sets.clone()), (Some("a".into()), vec!["b".into()]));
         assert_eq!(roles("v3", sets), (None, vec!["a".into(), "b".into()]));
+    }
+
+    #[test]
+    fn a_template_that_says_nothing_more_is_the_same() {
+        let of = |change: fn(&mut Value)| {
+            let mut value = template("v1", None);
+            change(&mut value);
+            serde_json::from_value::<PodTemplateSpec>(value).unwrap()
+        };
+        let set = set("a", "2024-01-01T00:00:00Z", "v1");
+        let wordier = of(|template| {
+            template["spec"]["containers"][0]["env"] = json!([]);
+            template["spec"]["hostNetwork"] = json!(false);
+            template["metadata"]["annotations"] = json!({});
+        });
+        assert!(is_template_of(&set, &wordier));
+        let other = of(|template| template["spec"]["containers"][0]["env"] = json!([{"name": "A"}]));
+        assert!(!is_template_of(&set, &other));
     }
 
     #[rstest]

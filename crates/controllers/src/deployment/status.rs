@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 
 /// The status as the ReplicaSets tell it. Conditions are those of `current`, with availability brought up to date.
+/// `terminatingReplicas` is left alone: in v1.33 a gate that is off by default (KEP-3973) keeps it out of every status.
 pub fn of(
     deployment: &Deployment,
     current: &DeploymentStatus,

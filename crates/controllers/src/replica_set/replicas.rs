@@ -297,6 +297,32 @@ mod tests {
         assert_eq!(serde_json::to_value(pod).unwrap(), expected);
     }
 
+    #[rstest]
+    #[case::creating(2, 1, ("SuccessfulCreate", "Created pod: "), ("FailedCreate", "Error creating: "))]
+    #[case::deleting(0, 1, ("SuccessfulDelete", "Deleted pod: "), ("FailedDelete", "Error deleting: "))]
+    fn every_pod_created_or_deleted_is_told_as_upstream_tells_it(
+        #[case] wanted: i32,
+        #[case] existing: usize,
+        #[case] done: (&str, &str),
+        #[case] failed: (&str, &str),
+    ) {
+        let plan = plan(&snapshot(wanted, existing, json!(null)), now());
+        let write = plan.writes().next().unwrap();
+        let told = |note: &Option<Note>| {
+            let note = note.as_ref().unwrap();
+            (note.reason, note.message.clone())
+        };
+        assert_eq!(told(&write.on_success), (done.0, done.1.to_owned()));
+        assert_eq!(told(&write.on_failure), (failed.0, failed.1.to_owned()));
+    }
+
+    #[test]
+    fn pods_are_created_slowly_at_first_and_deleted_at_once() {
+        use crate::plan::Pace;
+        let pace = |wanted, existing| plan(&snapshot(wanted, existing, json!(null)), now()).steps[0].pace;
+        assert_eq!((pace(5, 0), pace(0, 5)), (Pace::SlowStart, Pace::Together));
+    }
+
     #[test]
     fn what_is_adopted_is_counted_at_once_and_deleted_only_when_its_new_version_is_seen() {
         let mut snapshot = snapshot(1, 2, json!(null));

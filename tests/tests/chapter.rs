@@ -5,7 +5,18 @@
 use sagong_tests::load::{Connections, Load};
 use sagong_tests::{Cluster, PATIENCE, eventually, example, have, stdout};
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+
+/// A program that ends with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Rows of a kubectl table, without its heading, as words.
 fn rows(table: &str) -> Vec<Vec<String>> {
@@ -31,7 +42,10 @@ fn the_chapter_works_line_by_line() {
     if !have("kubectl") || !have("curl") {
         return;
     }
-    let cluster = Cluster::start();
+    // As on minikube: no external address until there is a tunnel.
+    let cluster = Cluster::prepare();
+    cluster.load_kubia();
+    cluster.up(&["--no-load-balancer"]);
 
     // 9.2: a ReplicationController and a Service in one file.
     let manifest = std::fs::read_to_string(example("kubia-rc-and-service-v1.yaml")).unwrap();
@@ -42,6 +56,11 @@ fn the_chapter_works_line_by_line() {
     assert_eq!(created, "replicationcontroller/kubia-v1 created\nservice/kubia created\n");
     cluster.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=3", "rc/kubia-v1", "--timeout=60s"]);
 
+    let table = cluster.kubectl(&["get", "svc", "kubia"]);
+    assert_eq!(heading(&table), ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]);
+    let row = &rows(&table)[0];
+    assert_eq!((row[1].as_str(), row[3].as_str()), ("LoadBalancer", "<pending>"), "{table}");
+    let _tunnel = Ended(cluster.sagong(&["tunnel"]).stdout(Stdio::null()).spawn().unwrap());
     let table = eventually("an external address", || {
         let table = cluster.kubectl(&["get", "svc", "kubia"]);
         (!table.contains("<pending>")).then_some(table)
@@ -67,7 +86,9 @@ fn the_chapter_works_line_by_line() {
 
     // 9.2.2: the command that is gone from kubectl.
     let error = cluster.kubectl_fails(&["rolling-update", "kubia-v1", "kubia-v2", "--image=luksa/kubia:v2"]);
-    assert!(error.contains("unknown command \"rolling-update\""), "{error}");
+    assert!(error.contains("unknown command \"rolling-update\" for \"kubectl\""), "{error}");
+    let error = cluster.kubectl_fails(&["describe", "rc", "kubia-v2"]);
+    assert_eq!(error, "Error from server (NotFound): replicationcontrollers \"kubia-v2\" not found\n");
 
     // 9.3.1: the Deployment.
     assert_eq!(cluster.kubectl(&["delete", "rc", "--all"]), "replicationcontroller \"kubia-v1\" deleted\n");
@@ -116,7 +137,22 @@ fn the_chapter_works_line_by_line() {
     };
     assert_eq!((counts("first"), counts("second")), ("0 0 0".into(), "3 3 3".into()));
 
-    // 9.3.3: history and rollback.
+    // 9.3.3: a version that fails, its history and the way back.
+    let image = cluster.kubectl(&["set", "image", "deployment", "kubia", "nodejs=luksa/kubia:v3"]);
+    assert_eq!(image, "deployment.apps/kubia image updated\n");
+    let status = cluster.kubectl(&["rollout", "status", "deployment", "kubia"]);
+    let told: Vec<&str> = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("Waiting for deployment \"kubia\" rollout to finish: "))
+        .collect();
+    let at = |text: &str| told.iter().position(|line| *line == text);
+    let steps = [
+        at("1 out of 3 new replicas have been updated..."),
+        at("2 out of 3 new replicas have been updated..."),
+        at("1 old replicas are pending termination..."),
+    ];
+    assert!(steps.iter().all(Option::is_some) && steps.is_sorted(), "{status}");
+    assert!(status.ends_with("deployment \"kubia\" successfully rolled out\n"), "{status}");
     let history = cluster.kubectl(&["rollout", "history", "deployment", "kubia"]);
     assert!(
         history.starts_with("deployment.apps/kubia \nREVISION  CHANGE-CAUSE\n1         kubectl create"),
@@ -129,15 +165,16 @@ fn the_chapter_works_line_by_line() {
     cluster.kubectl(&["rollout", "status", "deployment", "kubia"]);
     let versions: BTreeSet<String> =
         answers(&cluster, &address).into_iter().map(|(version, _)| version).collect();
-    assert_eq!(versions, BTreeSet::from(["v1".to_owned()]));
-    assert_eq!(rows(&cluster.kubectl(&["get", "rs"])).len(), 2, "the first ReplicaSet is used again");
+    assert_eq!(versions, BTreeSet::from(["v2".to_owned()]));
+    assert_eq!(rows(&cluster.kubectl(&["get", "rs"])).len(), 3, "the second ReplicaSet is used again");
     let history = cluster.kubectl(&["rollout", "history", "deployment", "kubia"]);
     let revisions: Vec<String> =
         history.lines().skip(2).filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect();
-    assert_eq!(revisions, ["2", "3"], "{history}");
+    assert_eq!(revisions, ["1", "3", "4"], "{history}");
 
     // 9.3.5: pause, a canary, resume.
-    cluster.kubectl(&["set", "image", "deployment", "kubia", "nodejs=luksa/kubia:v4"]);
+    let image = cluster.kubectl(&["set", "image", "deployment", "kubia", "nodejs=luksa/kubia:v4"]);
+    assert_eq!(image, "deployment.apps/kubia image updated\n");
     assert_eq!(
         cluster.kubectl(&["rollout", "pause", "deployment", "kubia"]),
         "deployment.apps/kubia paused\n"
@@ -153,7 +190,7 @@ fn the_chapter_works_line_by_line() {
 
     // 9.3.6: a bad version is stopped by its readiness probe.
     let file = example("kubia-deployment-v3-with-readinesscheck.yaml");
-    let applied = cluster.kubectl(&["apply", "-f", &file]);
+    let applied = cluster.kubectl(&["apply", "-f", &file, "--record"]);
     assert_eq!(applied, "deployment.apps/kubia configured\n");
     let pods = eventually("the bad pod to be unready", || {
         let pods = cluster.kubectl(&["get", "po"]);

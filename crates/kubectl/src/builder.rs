@@ -3,6 +3,7 @@
 mod targets;
 
 use crate::client::JSON;
+use crate::commands::kustomize;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, fail, quote};
 use crate::flags::{Flag, Takes, flag, short};
@@ -79,6 +80,8 @@ pub(crate) struct Builder {
     pub(crate) chunk: i64,
     /// Files are required.
     pub(crate) files_only: bool,
+    /// The objects of files stay as they are there: `--local`.
+    pub(crate) local: bool,
 }
 
 /// What was found.
@@ -125,6 +128,7 @@ impl Builder {
             flatten: true,
             chunk: 500,
             files_only: false,
+            local: flags.on("local"),
         }
     }
 
@@ -138,7 +142,15 @@ impl Builder {
             if !self.filenames.is_empty() {
                 return fail("only one of -f or -k can be specified");
             }
-            return fail("kustomize is not built in: render with kustomize and pipe its output to -f -");
+            return Err(kustomize::missing(
+                context.flags.text("kustomize"),
+                "render with kustomize and pipe its output to -f -",
+            ));
+        }
+        if self.local && self.filenames.is_empty() {
+            return fail(
+                "you must specify resources by --filename when --local is set.\nExample resource specifications include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'",
+            );
         }
         let mut errors = Vec::new();
         if self.all && self.selector.is_some() {
@@ -264,7 +276,7 @@ impl Builder {
             info.namespace.clear();
         } else if info.namespace.is_empty() {
             info.namespace = namespace.into();
-            if object["metadata"].is_object() {
+            if object["metadata"].is_object() && !self.local {
                 object["metadata"]["namespace"] = namespace.into();
             }
         } else if explicit && info.namespace != namespace {
@@ -276,7 +288,7 @@ impl Builder {
             ));
         }
         info.object = object;
-        if self.latest && !info.name.is_empty() {
+        if self.latest && !self.local && !info.name.is_empty() {
             let query: Vec<(&str, &str)> = self.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let bytes =
                 context.client().await?.bytes(Method::GET, &info.path(), &query, None, &self.accept).await?;

@@ -28,6 +28,8 @@ pub(crate) struct Client {
     trace: Trace,
     /// `--request-timeout`: how long an answer may take.
     patience: Option<Duration>,
+    /// `--as-uid`: whom to act as, besides the name.
+    uid: String,
     /// How many warnings the server gave.
     warnings: Arc<AtomicUsize>,
     /// `127.0.0.1:6443`, for messages.
@@ -49,11 +51,21 @@ fn in_cluster() -> Option<(String, PathBuf)> {
 }
 
 /// The span behind `--request-timeout`; a bare number is in seconds, 0 is for ever.
-fn patience(flags: &Parsed) -> Option<Duration> {
+///
+/// # Errors
+/// It is no span of time.
+fn patience(flags: &Parsed) -> Outcome<Option<Duration>> {
     let text = flags.text("request-timeout");
-    let nanos = crate::flags::parse_duration(text)
-        .or_else(|| text.parse::<i128>().ok().map(|seconds| seconds * 1_000_000_000))?;
-    u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let seconds = || text.parse::<i128>().ok().map(|seconds| seconds * 1_000_000_000);
+    let Some(nanos) = crate::flags::parse_duration(text).or_else(seconds) else {
+        return fail(
+            "Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a corresponding time unit (e.g. 1s | 2m | 3h)",
+        );
+    };
+    Ok(u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos))
 }
 
 /// The parts of a request's query.
@@ -106,7 +118,8 @@ impl Client {
         let inner = kube::Client::try_from(config)
             .map_err(|error| Failure::Message(format!("invalid configuration: {}", chain(&error))))?;
         let trace = Trace::new(flags.number("v"));
-        Ok(Self { inner, trace, patience: patience(flags), warnings: Arc::default(), host, server })
+        let uid = flags.text("as-uid").to_owned();
+        Ok(Self { inner, uid, trace, patience: patience(flags)?, warnings: Arc::default(), host, server })
     }
 
     /// Sends a request; the body of the answer is still to come.
@@ -128,6 +141,9 @@ impl Client {
             .uri(target)
             .header("accept", accept)
             .header("user-agent", AGENT);
+        if !self.uid.is_empty() {
+            request = request.header("impersonate-uid", &self.uid);
+        }
         let bytes = match body {
             Some((kind, bytes)) => {
                 request = request.header("content-type", kind);
@@ -211,6 +227,11 @@ impl Client {
         })
     }
 
+    /// `--request-timeout`, for answers that come bit by bit.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.patience
+    }
+
     /// How many warnings the server gave so far.
     pub(crate) fn warnings(&self) -> usize {
         self.warnings.load(Ordering::Relaxed)
@@ -223,17 +244,19 @@ impl Client {
 
     /// The words for a server that did not answer.
     pub(crate) fn unreachable(&self, error: &kube::Error) -> Failure {
+        Self::unreached(&self.host, error)
+    }
+
+    /// The same for any host, `NAME:PORT`.
+    pub(crate) fn unreached(host: &str, error: &kube::Error) -> Failure {
         let text = chain(error);
         if text.contains("onnection refused") {
             return Failure::Verbatim(format!(
                 "The connection to the server {} was refused - did you specify the right host or port?",
-                self.host
+                host
             ));
         }
-        Failure::Verbatim(format!(
-            "Unable to connect to the server: {}",
-            unreachable::reworded(&text, &self.host)
-        ))
+        Failure::Verbatim(format!("Unable to connect to the server: {}", unreachable::reworded(&text, host)))
     }
 }
 
@@ -315,7 +338,7 @@ fn refusal(code: u16, bytes: &[u8]) -> Failure {
 
 /// `299 - "text"` as `Warning: text`.
 fn show_warning(header: &str) {
-    let text = header.split_once('"').map_or(header, |(_, text)| text.trim_end_matches('"'));
+    let text = header.split_once('"').map_or(header, |(_, text)| text.strip_suffix('"').unwrap_or(text));
     eprintln!("Warning: {}", text.replace("\\\"", "\"").replace("\\\\", "\\"));
 }
 

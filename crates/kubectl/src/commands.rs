@@ -7,6 +7,7 @@ mod config;
 mod cp;
 mod create;
 mod debug;
+mod debug_copy;
 mod delete;
 mod describe;
 mod drain;
@@ -17,7 +18,7 @@ mod explain;
 mod expose;
 mod get;
 mod help;
-mod kustomize;
+pub(crate) mod kustomize;
 mod label;
 mod last_applied;
 mod logs;
@@ -45,6 +46,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, quote};
 use crate::flags::{self, Flag};
 use crate::global::GLOBAL;
+use crate::nearest::{did_you_mean, nearest};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -77,7 +79,12 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
             return Ok(());
         }
         Err(Failure::Message(text)) => {
-            return Err(Failure::Verbatim(format!("error: {text}\nSee '{path} --help' for usage.")));
+            let bare = command.name == ROOT.name && text.starts_with("flag needs an argument");
+            let complaint = if bare { "Error" } else { "error" };
+            let meant = if name == "kubectl" { String::new() } else { flags_meant(&sets, &text) };
+            return Err(Failure::Verbatim(format!(
+                "{complaint}: {text}\nSee '{path} --help' for usage.{meant}"
+            )));
         }
         Err(other) => return Err(other),
     };
@@ -101,12 +108,32 @@ pub(crate) async fn run(args: Vec<String>, name: &str) -> Outcome {
             help::show(command, &path, false);
             Ok(())
         }
+        // Of these two the help is what was asked for, to kubectl.
         None if context.flags.args.is_empty() => {
-            help::show(command, &path, true);
-            Err(Failure::Exit(1))
+            help::show(command, &path, !matches!(command.name, "rollout" | "certificate"));
+            if command.name == "certificate" { Ok(()) } else { Err(Failure::Exit(1)) }
         }
-        None => Err(context.usage(&format!("unknown command {}", quote(&context.flags.args.join(" "))))),
+        None => Err(unknown_inside(&context, command)),
     }
+}
+
+/// The failure for a word that no command of a group has as its name.
+fn unknown_inside(context: &Context, command: &Command) -> Failure {
+    let args = &context.flags.args;
+    let failure = context.usage(&format!("unknown command {}", quote(&args.join(" "))));
+    if context.name == "kubectl" {
+        return failure;
+    }
+    let near = nearest(&args[0], command.commands.iter().map(|inner| inner.name));
+    Failure::Verbatim(failure.text() + &did_you_mean(&near, ""))
+}
+
+/// What may have been meant by the flag of which `complaint` says that it is unknown.
+fn flags_meant(sets: &[&[Flag]], complaint: &str) -> String {
+    let Some(typed) = complaint.strip_prefix("unknown flag: --") else { return String::new() };
+    let mut near = nearest(typed, sets.iter().flat_map(|set| set.iter()).map(|flag| flag.name));
+    near.dedup();
+    did_you_mean(&near, "--")
 }
 
 const ROOT: Command = Command {
@@ -144,18 +171,22 @@ fn find(args: &[String], name: &str) -> Outcome<(&'static Command, String, Vec<S
     let mut path = name.to_owned();
     let mut rest = args.to_vec();
     while !command.commands.is_empty() {
-        let Some(at) = word(&rest) else { break };
+        let Some(at) = word(&rest, path == name) else { break };
         let typed = rest[at].clone();
-        // What Kubernetes never had, or no longer has, is not there for who asks for kubectl.
-        let foreign =
-            name == "kubectl" && (typed == "rolling-update" || path == "kubectl rollout" && typed == "watch");
         let known = command.commands.iter().find(|c| c.name == typed || c.aliases.contains(&typed.as_str()));
-        let known = known.filter(|_| !foreign);
+        let known = known.filter(|_| !foreign(&path, &typed));
         let Some(found) = known else {
             if command.run.is_some() {
                 break;
             }
             if path == name {
+                // What is no command may be a plugin, and a plugin's flags come behind its name.
+                if args[0].starts_with('-') && name == "kubectl" {
+                    return Err(Failure::Verbatim(format!(
+                        "Error: flags cannot be placed before plugin name: {}",
+                        args[0]
+                    )));
+                }
                 return Err(unknown::failure(&typed, name));
             }
             break;
@@ -167,8 +198,13 @@ fn find(args: &[String], name: &str) -> Outcome<(&'static Command, String, Vec<S
     Ok((command, path, rest))
 }
 
+/// Whether a command below `path` is one that Kubernetes never had, or no longer has: it is not there for who asks for kubectl.
+fn foreign(path: &str, command: &str) -> bool {
+    matches!((path, command), ("kubectl", "rolling-update") | ("kubectl rollout", "watch"))
+}
+
 /// Where the first argument is that is no flag, nor the value of a global one.
-fn word(args: &[String]) -> Option<usize> {
+fn word(args: &[String], path_is_root: bool) -> Option<usize> {
     let mut skip = false;
     for (index, arg) in args.iter().enumerate() {
         if std::mem::take(&mut skip) {
@@ -191,7 +227,11 @@ fn word(args: &[String]) -> Option<usize> {
                 name.len() == 1 && name.starts_with(flag.short)
             }
         });
-        skip = global.is_some_and(|flag| flag.takes != flags::Takes::Bool);
+        // A flag that no command has takes a value, as far as anybody knows.
+        skip = match global {
+            Some(flag) => flag.takes != flags::Takes::Bool,
+            None => arg.starts_with("--") && name != "help" && path_is_root,
+        };
     }
     None
 }

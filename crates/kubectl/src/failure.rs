@@ -78,6 +78,9 @@ impl Failure {
             Failure::Status(_) if self.reason() == "Forbidden" => {
                 Some("PROGRAM auth whoami tells who you are, PROGRAM auth can-i --list what you may do")
             }
+            Failure::Message(text) if text.ends_with("control characters are not allowed") => {
+                Some("this is a binary file: -f takes objects in YAML or JSON")
+            }
             Failure::Code(_, inner) => inner.next(),
             _ => None,
         }
@@ -120,7 +123,7 @@ impl Failure {
             Failure::Exit(_) | Failure::HelpOnly => return String::new(),
             Failure::Code(_, inner) => return inner.shown(),
             Failure::Many(all) if all.len() == 1 => return all[0].shown(),
-            Failure::Many(all) => all.iter().map(|one| format!("{}\n", one.line())).collect(),
+            Failure::Many(all) => all.iter().map(|one| format!("{}\n", one.among_others())).collect(),
             Failure::Status(status) if status["reason"] == "Invalid" => invalid(status),
             other => other.line(),
         };
@@ -128,6 +131,14 @@ impl Failure {
             text.push('\n');
         }
         text
+    }
+
+    /// The line of one failure of several: sentences stand there without `error: `.
+    fn among_others(&self) -> String {
+        match self {
+            Failure::Message(text) => text.clone(),
+            other => other.line(),
+        }
     }
 
     fn line(&self) -> String {

@@ -48,6 +48,10 @@ pub(crate) fn home() -> PathBuf {
     std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from)
 }
 
+fn unloadable(file: &Path, why: &str) -> String {
+    format!("error loading config file \"{}\": {why}", file.display())
+}
+
 impl Kubeconfig {
     /// Reads what [`files`] names.
     ///
@@ -57,18 +61,21 @@ impl Kubeconfig {
         let (files, explicit) = files(flags);
         let mut all = Self { preferences: json!({}), ..Self::default() };
         for file in &files {
-            match std::fs::read_to_string(file) {
-                Ok(text) => all.add(file, &text)?,
+            match std::fs::read(file) {
+                Ok(bytes) => match String::from_utf8(bytes) {
+                    Ok(text) => all.add(file, &text)?,
+                    Err(_) => return fail(unloadable(file, "yaml: control characters are not allowed")),
+                },
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !explicit => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return fail(format!("stat {}: {}", file.display(), io_text(&error)));
                 }
                 Err(error) => {
-                    return fail(format!(
-                        "error loading config file \"{}\": open {}: {}",
-                        file.display(),
-                        file.display(),
-                        io_text(&error)
+                    let action =
+                        if error.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
+                    return fail(unloadable(
+                        file,
+                        &format!("{action} {}: {}", file.display(), io_text(&error)),
                     ));
                 }
             }
@@ -106,13 +113,23 @@ impl Kubeconfig {
             json!({})
         } else {
             serde_saphyr::from_str(text).map_err(|error| {
-                Failure::Message(format!(
-                    "error loading config file \"{}\": {}",
-                    file.display(),
-                    error.to_string().lines().next().unwrap_or_default()
-                ))
+                Failure::Message(unloadable(file, &crate::manifest::yaml_complaint(&error.to_string())))
             })?
         };
+        if !value.is_object() && !value.is_null() {
+            let kind = match value {
+                Value::Array(_) => "array",
+                Value::Number(_) => "number",
+                Value::Bool(_) => "bool",
+                _ => "string",
+            };
+            return fail(unloadable(
+                file,
+                &format!(
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal {kind} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+                ),
+            ));
+        }
         let lists = [
             ("clusters", "cluster", &mut self.clusters),
             ("contexts", "context", &mut self.contexts),

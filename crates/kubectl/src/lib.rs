@@ -15,6 +15,7 @@ mod global;
 mod kubeconfig;
 mod manifest;
 mod mapping;
+mod nearest;
 mod object;
 mod pod_target;
 mod printers;
@@ -45,6 +46,14 @@ pub async fn run(args: Vec<OsString>, name: &str) -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// What is said of a command that the program `name` does not have, and which of those `known` may have been meant.
+pub fn unknown_command<'a>(typed: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let meant = nearest::did_you_mean(&nearest::nearest(typed, known), "");
+    let text =
+        format!("error: unknown command {} for {}{meant}", failure::quote(typed), failure::quote(name));
+    text.trim_end().to_owned()
 }
 
 /// The names of all commands, for the program's own command line.

@@ -68,7 +68,9 @@ async fn download(url: &str) -> Outcome<Vec<u8>> {
     let request = http::Request::get(path)
         .body(kube::client::Body::from(Vec::new()))
         .map_err(|error| unreachable(error.to_string()))?;
-    let response = client.send(request).await.map_err(|error| unreachable(error.to_string()))?;
+    let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let response =
+        client.send(request).await.map_err(|error| crate::client::Client::unreached(&host, &error))?;
     if !response.status().is_success() {
         let status = response.status();
         return fail(format!(
@@ -133,8 +135,14 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 fn walk(directory: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Outcome {
-    let mut entries: Vec<PathBuf> =
-        std::fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|e| e.path()).collect();
+    // `./a.yaml` is called `a.yaml`.
+    let clean = |path: PathBuf| path.components().collect::<PathBuf>();
+    let clean = |path: PathBuf| clean(path.strip_prefix(".").map(Path::to_owned).unwrap_or(path));
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(directory)?
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .map(|e| clean(e.path()))
+        .collect();
     entries.sort();
     for entry in entries {
         if entry.is_dir() {
@@ -154,13 +162,19 @@ fn walk(directory: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Outcome 
 /// It is neither YAML nor JSON, or holds something that is no object.
 pub(crate) fn documents(bytes: &[u8], source: &str) -> Outcome<Vec<Document>> {
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return fail(format!("error parsing {source}: it is no text in UTF-8: is it a binary file?"));
+        return fail(binary(source));
     };
+    // As YAML has it: but for white space, no controls.
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
+        return fail(binary(source));
+    }
     let mut found = Vec::new();
-    if text.trim_start().starts_with('{') {
+    if text.trim_start().starts_with('{') && !text.lines().any(|line| line.trim_end() == "---") {
         for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-            let value =
-                value.map_err(|error| Failure::Message(format!("error parsing {source}: json: {error}")))?;
+            let value = value.map_err(|error| {
+                let why = if error.is_eof() { "unexpected EOF".into() } else { format!("json: {error}") };
+                Failure::Message(format!("error parsing {source}: {why}"))
+            })?;
             found.push(Document { object: value, source: source.into() });
         }
         return Ok(found);
@@ -184,8 +198,20 @@ pub(crate) fn documents(bytes: &[u8], source: &str) -> Outcome<Vec<Document>> {
 /// # Errors
 /// What is wrong with it, in one line.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
-    serde_saphyr::from_str::<Value>(text)
-        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+    // Of a key that is there twice the last counts, as for kubectl.
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
+    serde_saphyr::from_str_with_options::<Value>(text, options)
+        .map_err(|error| yaml_complaint(&error.to_string()))
+}
+
+/// The first line of what the reader of YAML says, without its heading.
+pub(crate) fn yaml_complaint(error: &str) -> String {
+    let line = error.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+fn binary(source: &str) -> String {
+    format!("error parsing {source}: error converting YAML to JSON: yaml: control characters are not allowed")
 }
 
 /// Documents end at lines that start with `---`.
@@ -242,6 +268,19 @@ pub(crate) fn check_type(document: &Document, validate: bool) -> Outcome {
     }
     if !matches!(object["metadata"], Value::Object(_) | Value::Null) {
         return fail(format!("unable to decode {source}: metadata is not an object in '{object}'"));
+    }
+    // `name: n` is a truth value in YAML.
+    for field in ["name", "namespace", "generateName"] {
+        let kind = match &object["metadata"][field] {
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::Object(_) => "object",
+            Value::Array(_) => "array",
+            Value::Null | Value::String(_) => continue,
+        };
+        return fail(format!(
+            "unable to decode {source}: json: cannot unmarshal {kind} into Go struct field ObjectMeta.metadata.{field} of type string"
+        ));
     }
     Ok(())
 }

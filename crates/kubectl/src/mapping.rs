@@ -195,8 +195,7 @@ impl Mapper {
         if let Some(found) = search(all, typed) {
             return Ok(found);
         }
-        let resource = typed.to_lowercase();
-        let resource = resource.split('.').next().unwrap_or_default();
+        let resource = typed.split('.').next().unwrap_or_default();
         fail(format!("the server doesn't have a resource type {}", quote(resource)))
     }
 
@@ -234,16 +233,18 @@ impl Mapper {
 }
 
 fn search(among: &[Mapping], typed: &str) -> Option<Mapping> {
+    // Short names are as they are; the others may be written in any case.
+    let (typed_resource, _) = typed.split_once('.').unwrap_or((typed, ""));
     let typed = typed.to_lowercase();
     let (resource, rest) = typed.split_once('.').unwrap_or((&typed, ""));
     let named = |m: &&Mapping| {
-        m.plural == resource || m.singular == resource || m.short_names.iter().any(|s| s == resource)
+        m.plural == resource || m.singular == resource || m.short_names.iter().any(|s| s == typed_resource)
     };
     let placed = |m: &&Mapping| {
         rest.is_empty()
             || m.group == rest
-            || rest.split_once('.').map_or(m.group.is_empty() && m.version == rest, |(version, group)| {
-                m.version == version && m.group == group
+            || rest.split_once('.').is_some_and(|(version, group)| {
+                (m.version == version || version.is_empty()) && m.group == group
             })
     };
     among.iter().filter(named).find(placed).cloned()

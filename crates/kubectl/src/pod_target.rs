@@ -41,7 +41,18 @@ pub(crate) async fn object(context: &Context, args: &[String], plural: &str) -> 
     };
     let mut builder = Builder::new(context, &args);
     builder.selector = None;
-    let mut infos = builder.run(context).await?.all()?;
+    let mut infos = match builder.run(context).await?.all() {
+        Err(error) if error.is_not_found() && plural == "exec into" => {
+            // That there is no such namespace says more.
+            let (namespace, _) = context.namespace().await?;
+            let path = format!("/api/v1/namespaces/{namespace}");
+            return Err(match context.client().await?.get(&path, &[]).await {
+                Err(none) if none.is_not_found() => none,
+                _ => error,
+            });
+        }
+        other => other?,
+    };
     if infos.len() > 1 {
         return fail(format!("cannot {plural} multiple objects at a time"));
     }

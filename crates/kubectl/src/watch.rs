@@ -12,12 +12,14 @@ use serde_json::Value;
 pub(crate) struct Lines {
     body: Body,
     buffer: BytesMut,
+    /// When there are no more lines, whatever the server has to say.
+    end: Option<tokio::time::Instant>,
 }
 
 impl Lines {
     /// Over a body.
     pub(crate) fn new(body: Body) -> Self {
-        Self { body, buffer: BytesMut::new() }
+        Self { body, buffer: BytesMut::new(), end: None }
     }
 
     /// The next line with its newline, or what is left at the end; None after that.
@@ -55,6 +57,21 @@ pub(crate) async fn open(
     Ok(Lines::new(response.into_body()))
 }
 
+/// The same for one that `--request-timeout` ends.
+///
+/// # Errors
+/// The server refuses.
+pub(crate) async fn open_for_a_time(
+    context: &Context,
+    path: &str,
+    query: &[(String, String)],
+    accept: &str,
+) -> Outcome<Lines> {
+    let mut lines = open(context, path, query, accept).await?;
+    lines.end = context.client().await?.patience().map(|patience| tokio::time::Instant::now() + patience);
+    Ok(lines)
+}
+
 /// The next event; None at the end.
 pub(crate) async fn next(lines: &mut Lines) -> Option<Outcome<Value>> {
     let line = lines.next().await?;
@@ -67,8 +84,16 @@ pub(crate) async fn next(lines: &mut Lines) -> Option<Outcome<Value>> {
 
 /// The same; Ctrl-C ends it with code 1, as it ends kubectl's watches.
 pub(crate) async fn next_or_interrupt(lines: &mut Lines) -> Option<Outcome<Value>> {
+    let end = lines.end;
+    let over = async {
+        match end {
+            Some(end) => tokio::time::sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         event = next(lines) => event,
+        () = over => None,
         _ = tokio::signal::ctrl_c() => Some(Err(Failure::Exit(1))),
     }
 }

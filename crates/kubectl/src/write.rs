@@ -107,17 +107,22 @@ pub(crate) async fn create(context: &Context, info: &Info, query: &[(&str, Strin
     context.client().await?.call(Method::POST, &path, &query, Some((crate::client::JSON, &info.object))).await
 }
 
-/// Replaces an object.
+/// Replaces an object or, with `subresource`, a part of it.
 ///
 /// # Errors
 /// The server refuses.
-pub(crate) async fn replace(context: &Context, info: &Info, query: &[(&str, String)]) -> Outcome<Value> {
+pub(crate) async fn replace(
+    context: &Context,
+    info: &Info,
+    query: &[(&str, String)],
+    subresource: &str,
+) -> Outcome<Value> {
     let query = borrowed(query);
-    context
-        .client()
-        .await?
-        .call(Method::PUT, &info.path(), &query, Some((crate::client::JSON, &info.object)))
-        .await
+    let path = match subresource {
+        "" => info.path(),
+        part => format!("{}/{part}", info.path()),
+    };
+    context.client().await?.call(Method::PUT, &path, &query, Some((crate::client::JSON, &info.object))).await
 }
 
 /// Patches an object or, with `subresource`, a part of it.
@@ -196,10 +201,42 @@ pub(crate) fn pod_spec(object: &Value) -> Option<&'static str> {
     }
 }
 
+/// As Go shows an object that it read into a type: what is always written there is written here too.
+pub(crate) fn typed(object: &Value) -> Value {
+    let mut object = object.clone();
+    let missing = |value: &mut Value, field: &str, default: Value| {
+        if value.is_object() && value.get(field).is_none() {
+            value[field] = default;
+        }
+    };
+    let kind = crate::object::text(&object, "/kind").to_owned();
+    missing(&mut object["metadata"], "creationTimestamp", Value::Null);
+    if kind == "Deployment" {
+        missing(&mut object["spec"], "strategy", json!({}));
+    }
+    let counted = matches!(kind.as_str(), "ReplicationController" | "ReplicaSet");
+    missing(&mut object, "status", if counted { json!({"replicas": 0}) } else { json!({}) });
+    if let Some(metadata) = object.pointer_mut("/spec/template/metadata") {
+        missing(metadata, "creationTimestamp", Value::Null);
+    }
+    if let Some(spec) = pod_spec(&object).and_then(|pointer| object.pointer_mut(pointer)) {
+        for list in ["initContainers", "containers"] {
+            for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                missing(container, "resources", json!({}));
+            }
+        }
+    }
+    object
+}
+
 /// A failure for a kind without pod template.
 pub(crate) fn no_template(info: &Info) -> Failure {
     Failure::Message(format!(
-        "{}/{} the object is not a pod or does not have a pod template: *unstructured.Unstructured",
-        info.mapping.plural, info.name
+        "{}/{} the object is not a pod or does not have a pod template: *{}.{}",
+        // What comes from a file goes by its kind.
+        if info.source.is_empty() { info.mapping.plural.clone() } else { info.mapping.kind.to_lowercase() },
+        info.name,
+        info.mapping.version,
+        info.mapping.kind
     ))
 }

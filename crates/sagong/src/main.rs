@@ -35,6 +35,10 @@ fn main() -> ExitCode {
         return as_kubectl(args, name);
     }
     huge_pages(false);
+    if let Some(complaint) = unknown_command() {
+        eprintln!("{complaint}");
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     // What runs for long must not end because nobody reads its words any more.
     if !matches!(cli.command, Command::Up(_) | Command::Tunnel(_) | Command::Demo(_)) {
@@ -84,6 +88,20 @@ fn kubectl(mut args: Vec<OsString>) -> Option<(&'static str, Vec<OsString>)> {
         return Some(("kubectl", args));
     }
     sagong_kubectl::verbs().any(|verb| verb == first).then_some(("sagong", args))
+}
+
+/// What is said of a first word that is no command, neither of ours nor of kubectl's.
+fn unknown_command() -> Option<String> {
+    use clap::CommandFactory;
+    let first = std::env::args().nth(1).filter(|word| !word.starts_with('-') && word != "help")?;
+    let known = Cli::command();
+    if known.find_subcommand(&first).is_some() {
+        return None;
+    }
+    let ours = known.get_subcommands().map(|command| command.get_name().to_owned());
+    let mut names: Vec<String> = ours.chain(sagong_kubectl::verbs().map(str::to_owned)).collect();
+    names.sort_unstable();
+    Some(sagong_kubectl::unknown_command(&first, "sagong", names.iter().map(String::as_str)))
 }
 
 fn as_kubectl(args: Vec<OsString>, name: &str) -> ExitCode {

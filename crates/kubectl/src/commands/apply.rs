@@ -54,7 +54,24 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if !flags.args.is_empty() {
         return Err(context.usage(&format!("Unexpected args: [{}]", flags.args.join(" "))));
     }
+    if flags.on("force") && flags.on("server-side") {
+        return fail("--force cannot be used with --server-side");
+    }
+    let cascade = flags.text("cascade");
+    if !matches!(cascade, "background" | "foreground" | "orphan" | "true" | "false") {
+        return fail(format!(
+            "invalid cascade value ({cascade}). Must be \"background\", \"foreground\", or \"orphan\""
+        ));
+    }
     if flags.on("prune") {
+        if flags.on("all") && !flags.text("selector").is_empty() {
+            return fail("cannot set --all and --selector at the same time");
+        }
+        if !flags.on("all") && flags.text("selector").is_empty() {
+            return fail(
+                "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector",
+            );
+        }
         return fail("--prune is not built in: delete what the files no longer name with delete -f or -l");
     }
     if flags.on("force-conflicts") && !flags.on("server-side") {

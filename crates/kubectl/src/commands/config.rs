@@ -8,7 +8,7 @@ use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag, short};
 use crate::kubeconfig::Kubeconfig;
-use crate::printers::{Format, PRINT, json, table, yaml};
+use crate::printers::{Format, PRINT, table, yaml};
 
 /// No flags.
 pub(crate) const NONE: [&[Flag]; 1] = [&[]];
@@ -33,7 +33,13 @@ pub(crate) const CONTEXTS_FLAGS: [&[Flag]; 1] = [&[
 /// The kubeconfig is broken.
 pub(crate) async fn view(context: &Context) -> Outcome {
     let flags = &context.flags;
-    let config = context.config().await?;
+    if !flags.args.is_empty() {
+        return Err(context.usage(&format!("unexpected arguments: [{}]", flags.args.join(" "))));
+    }
+    if !flags.on("merge") && flags.text("kubeconfig").is_empty() {
+        return fail("if merge==false a precise file must be specified");
+    }
+    let config = &Kubeconfig::load_or_empty(flags)?;
     let mut shown = config.clone();
     if flags.on("minify") {
         let named = flags.text("context");
@@ -62,8 +68,7 @@ pub(crate) async fn view(context: &Context) -> Outcome {
     let value = shown.to_value();
     match Format::from_flags(context, false)? {
         Format::Human | Format::Yaml => out(&yaml::document(&value)),
-        Format::Json => out(&(json::pretty(&value) + "\n")),
-        format => out(&format.show(&value, true)?),
+        format => out(&format.show_built(&value, true)?),
     }
     Ok(())
 }
@@ -127,7 +132,7 @@ fn redact(config: &mut Kubeconfig) {
 /// # Errors
 /// There is none.
 pub(crate) async fn current_context(context: &Context) -> Outcome {
-    let config = context.config().await?;
+    let config = &Kubeconfig::load_or_empty(&context.flags)?;
     if config.current.is_empty() {
         return fail("current-context is not set");
     }
@@ -141,10 +146,12 @@ pub(crate) async fn current_context(context: &Context) -> Outcome {
 /// A context that is named does not exist.
 pub(crate) async fn get_contexts(context: &Context) -> Outcome {
     let flags = &context.flags;
-    let config = context.config().await?;
+    let config = &Kubeconfig::load_or_empty(flags)?;
     let output = flags.text("output");
     if !matches!(output, "" | "name") {
-        return fail(format!("output must be one of '' or 'name': {output}"));
+        return fail(format!(
+            "--output {output} is not available in kubectl config get-contexts; resetting to default output format"
+        ));
     }
     let mut failures = Vec::new();
     let names: Vec<String> =
@@ -181,7 +188,7 @@ pub(crate) async fn get_contexts(context: &Context) -> Outcome {
 /// The kubeconfig is broken.
 pub(crate) async fn get_clusters(context: &Context) -> Outcome {
     out("NAME\n");
-    context.config().await?.clusters.keys().for_each(|name| out(&format!("{name}\n")));
+    Kubeconfig::load_or_empty(&context.flags)?.clusters.keys().for_each(|name| out(&format!("{name}\n")));
     Ok(())
 }
 
@@ -191,6 +198,6 @@ pub(crate) async fn get_clusters(context: &Context) -> Outcome {
 /// The kubeconfig is broken.
 pub(crate) async fn get_users(context: &Context) -> Outcome {
     out("NAME\n");
-    context.config().await?.users.keys().for_each(|name| out(&format!("{name}\n")));
+    Kubeconfig::load_or_empty(&context.flags)?.users.keys().for_each(|name| out(&format!("{name}\n")));
     Ok(())
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return fail("must specify one of -f and -k");
     }
     if !flags.text("raw").is_empty() {
-        return raw(context).await;
+        return raw(context, http::Method::POST, flags.text("raw")).await;
     }
     let teller = Teller::from_flags(context)?;
     let mut builder = Builder::new(context, &[]);
@@ -83,7 +83,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 }
 
 /// Posts a file to a path as it is.
-async fn raw(context: &Context) -> Outcome {
+pub(super) async fn raw(context: &Context, method: http::Method, path: &str) -> Outcome {
     let flags = &context.flags;
     let files = flags.list("filename");
     let [file] = files.as_slice() else {
@@ -102,7 +102,7 @@ async fn raw(context: &Context) -> Outcome {
     };
     let body = Some((crate::client::JSON, bytes));
     let client = context.client().await?;
-    let answer = client.bytes(http::Method::POST, flags.text("raw"), &[], body, crate::client::JSON).await?;
+    let answer = client.bytes(method, path, &[], body, crate::client::JSON).await?;
     crate::context::out_bytes(&answer);
     Ok(())
 }

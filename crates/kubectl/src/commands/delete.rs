@@ -164,7 +164,7 @@ fn confirmed(infos: &[Info]) -> bool {
     for info in infos {
         out(&format!("{}/{}\n", info.mapping.named(), info.name));
     }
-    out("Do you want to continue? (y/N): ");
+    out("Do you want to continue? (y/n): ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")
 }

@@ -39,7 +39,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let mut infos = found.infos;
     let mut by_beginning = false;
     // A name that does not exist may be the beginning of others.
-    if flags.args.len() == 2 && infos.is_empty() && failures.len() == 1 && failures[0].is_not_found() {
+    let two = flags.args.len() == 2 && failures.len() == 1 && failures[0].is_not_found();
+    if two && flags.args[0].contains('/') {
+        return Failure::aggregate(failures);
+    }
+    if two && infos.is_empty() {
         infos = by_prefix(context, &flags.args[0], &flags.args[1]).await?;
         if !infos.is_empty() {
             failures.clear();

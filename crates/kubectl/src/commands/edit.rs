@@ -4,7 +4,7 @@ use crate::apply_diff;
 use crate::builder::{self, Builder, Info};
 use crate::client::JSON;
 use crate::context::{Context, out};
-use crate::failure::{Failure, Outcome, fail};
+use crate::failure::{Failure, Outcome, fail, io_text};
 use crate::flags::{Flag, Takes, flag};
 use crate::manifest;
 use crate::object;
@@ -41,6 +41,12 @@ const NOTE: &str = "# Please edit the object below. Lines beginning with a '#' w
 /// The editor fails, or the server refuses what it left.
 pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
+    let output = flags.text("output");
+    if !matches!(output, "" | "json" | "yaml" | "name") {
+        return fail(format!(
+            "unable to match a printer suitable for the output format \"{output}\", allowed formats are: json,yaml"
+        ));
+    }
     let mut builder = Builder::new(context, &flags.args);
     builder.empty_selector = true;
     builder.latest = true;
@@ -149,11 +155,18 @@ fn edit(text: &str) -> Outcome<String> {
     std::fs::write(file.path(), text)?;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let editor = variable("KUBE_EDITOR").or_else(|| variable("EDITOR")).unwrap_or_else(|| "vi".into());
-    let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$0\"")).arg(file.path()).status();
+    // Arguments and quotes are for a shell to read; a bare name is not.
+    let bare = !editor.contains(|c: char| " \"'\\$|&;<>".contains(c));
+    let status = if bare {
+        Command::new(&editor).arg(file.path()).status()
+    } else {
+        Command::new("sh").arg("-c").arg(format!("{editor} \"$0\"")).arg(file.path()).status()
+    };
     match status {
         Ok(status) if status.success() => Ok(std::fs::read_to_string(file.path())?),
         Ok(_) => fail(format!("there was a problem with the editor \"{editor}\"")),
-        Err(error) => fail(format!("unable to launch the editor \"{editor}\": {error}")),
+        Err(_) if editor.contains('/') => fail(format!("there was a problem with the editor \"{editor}\"")),
+        Err(_) => fail(format!("unable to launch the editor \"{editor}\"")),
     }
 }
 
@@ -221,14 +234,25 @@ async fn differ(context: &Context) -> Outcome {
     match status.map(|status| status.code().unwrap_or(2)) {
         Ok(0) => Ok(()),
         Ok(code) => Err(Failure::Exit(code as u8)),
-        Err(error) => fail(format!("failed to run \"{program}\": {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fail(format!("failed to run \"{program}\": executable file not found in $PATH"))
+        }
+        Err(error) => fail(format!("failed to run \"{program}\": {}", io_text(&error))),
     }
 }
 
 /// What applying would make of the object, asked of the server.
 async fn merged(context: &Context, info: &Info, live: Option<&Value>) -> Outcome<Value> {
     let client = context.client().await?;
-    let query = [("dryRun", "All"), ("fieldManager", context.flags.text("field-manager"))];
+    let flags = &context.flags;
+    if flags.on("server-side") {
+        let manager = if flags.given("field-manager") { flags.text("field-manager") } else { "kubectl" };
+        let force = flags.on("force-conflicts").to_string();
+        let query = [("dryRun", "All"), ("fieldManager", manager), ("force", force.as_str())];
+        let apply = Some(("application/apply-patch+yaml", &info.object));
+        return client.call(Method::PATCH, &info.path(), &query, apply).await;
+    }
+    let query = [("dryRun", "All"), ("fieldManager", flags.text("field-manager"))];
     // What apply would remember is no difference to show.
     let new = &info.object;
     let Some(live) = live else {

@@ -93,7 +93,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     query.push(("watch".into(), "true".into()));
     query.push(("resourceVersion".into(), text(&answer, "/metadata/resourceVersion").into()));
-    let mut stream = watch::open(context, &path, &query, crate::client::JSON).await?;
+    let mut stream = watch::open_for_a_time(context, &path, &query, crate::client::JSON).await?;
     while let Some(event) = watch::next_or_interrupt(&mut stream).await {
         let event = event?;
         if event["type"] == "ERROR" {

@@ -29,15 +29,37 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         [path] => path.trim_end_matches('.').to_owned(),
         _ => return fail("We accept only this format: explain RESOURCE"),
     };
-    let mut parts = path.split('.');
+    if path.starts_with('.') {
+        return fail("invalid jsonpath syntax, first node must be field node");
+    }
+    let output = flags.text("output");
+    if !matches!(output, "plaintext" | "plaintext-openapiv2") {
+        return fail(format!("unrecognized format: {output}"));
+    }
+    let mut parts = path.split('.').filter(|part| !part.is_empty());
     let resource = parts.next().unwrap_or_default();
-    let fields: Vec<&str> = parts.collect();
+    let mut fields: Vec<&str> = parts.collect();
     let mut mapping =
         context.resource(resource).await.map_err(|error| crate::failure::Failure::Verbatim(error.text()))?;
-    if let Some((group, version)) = flags.text("api-version").split_once('/') {
+    // `deployments.apps.spec`: the group belongs to the type.
+    let group: Vec<&str> = mapping.group.split('.').collect();
+    if fields.starts_with(&group) {
+        fields.drain(..group.len());
+    }
+    let wanted = flags.text("api-version");
+    if !wanted.is_empty() {
+        let (group, version) = wanted.split_once('/').unwrap_or(("", wanted));
         (mapping.group, mapping.version) = (group.to_owned(), version.to_owned());
     }
-    let document = context.client().await?.get(&format!("/openapi/v3{}", mapping.root()), &[]).await?;
+    let document = match context.client().await?.get(&format!("/openapi/v3{}", mapping.root()), &[]).await {
+        Err(error) if error.is_not_found() => {
+            return fail(format!(
+                "couldn't find resource for \"{}/{}, Resource={}\"",
+                mapping.group, mapping.version, mapping.plural
+            ));
+        }
+        other => other?,
+    };
     let schemas = &document["components"]["schemas"];
     let is = |schema: &&Value| {
         list(schema, "/x-kubernetes-group-version-kind").iter().any(|gvk| {
@@ -48,8 +70,8 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     };
     let Some(root) = schemas.as_object().into_iter().flatten().map(|(_, schema)| schema).find(is) else {
         return fail(format!(
-            "couldn't find resource for \"{}/{}, Kind={}\"",
-            mapping.group, mapping.version, mapping.kind
+            "GVR ({}/{}, Resource={}) not found in OpenAPI schema",
+            mapping.group, mapping.version, mapping.plural
         ));
     };
     let mut schema = root.clone();
@@ -108,6 +130,21 @@ fn enumeration(schema: &Value) -> Option<String> {
             .map(|value| format!("    {}\n", crate::printers::go_template::go_value(value)))
             .collect(),
     )
+}
+
+/// The same in one line below a field; of more than four only the first.
+fn enumerated(schema: &Value, gap: &str) -> String {
+    const MOST: usize = 4;
+    let Some(values) = schema["enum"].as_array() else { return String::new() };
+    let shown = |value: &Value| match value.as_str() {
+        Some("") => "\"\"".to_owned(),
+        _ => crate::printers::go_template::go_value(value),
+    };
+    let mut words: Vec<String> = values.iter().take(MOST).map(shown).collect();
+    if values.len() > MOST {
+        words.push("....".into());
+    }
+    format!("{gap}enum: {}\n", words.join(", "))
 }
 
 /// Behind `$ref` and `allOf`.
@@ -169,20 +206,14 @@ fn properties(schemas: &Value, schema: &Value, indent: usize, recursive: bool, p
         page.push_str(&format!("{gap}{name}\t<{}>{must}\n", type_of(schemas, property)));
         let resolved = resolve(schemas, property);
         if recursive {
-            if let Some(values) = enumeration(&resolved) {
-                let values: Vec<&str> = values.lines().map(str::trim).collect();
-                page.push_str(&format!("{gap}enum: {}\n", values.join(", ")));
-            }
+            page.push_str(&enumerated(&resolved, &gap));
             let inner = element(schemas, property);
             if inner["properties"].is_object() && indent < 40 {
                 properties(schemas, &inner, indent + 2, recursive, page);
             }
             continue;
         }
-        if let Some(values) = enumeration(&resolved) {
-            let values: Vec<&str> = values.lines().map(str::trim).collect();
-            page.push_str(&format!("{gap}enum: {}\n", values.join(", ")));
-        }
+        page.push_str(&enumerated(&resolved, &gap));
         let description = property["description"]
             .as_str()
             .or(resolved["description"].as_str())
@@ -199,7 +230,7 @@ fn wrap(text: &str, indent: usize) -> String {
         let (mut line, mut begins) = (String::new(), true);
         for word in paragraph.split(' ') {
             if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > 80 {
-                out.push_str(&format!("{}{line}\n", " ".repeat(indent)));
+                out.push_str(&format!("{}{}\n", " ".repeat(indent), line.trim_end()));
                 line.clear();
                 begins = true;
             }

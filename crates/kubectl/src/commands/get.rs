@@ -152,7 +152,14 @@ fn options(context: &Context) -> Options {
 }
 
 async fn tables(context: &Context, found: Found, by: &str) -> Outcome {
-    let Found { infos, failures, .. } = found;
+    let Found { mut infos, failures, .. } = found;
+    // Several answers are sorted among each other as they are, tables though they may be.
+    if !by.is_empty() && infos.len() > 1 {
+        let answers: Vec<Value> = infos.iter().map(|info| info.object.clone()).collect();
+        let mut pairs: Vec<_> = keys(&answers, by)?.into_iter().zip(infos).collect();
+        pairs.sort_by(|(a, _), (b, _)| order(a.as_ref(), b.as_ref()));
+        infos = pairs.into_iter().map(|(_, info)| info).collect();
+    }
     let many = infos.iter().any(|info| info.mapping != infos[0].mapping) || context.flags.on("show-kind");
     let all_namespaces = context.flags.on("all-namespaces");
     let namespaced = !all_namespaces && infos.iter().all(|info| info.mapping.namespaced);
@@ -200,9 +207,12 @@ fn group(infos: &[Info], options: &Options, by: &str) -> Outcome<String> {
         }
     }
     let Some(mut table) = merged else { return Ok(String::new()) };
-    // Where nothing has the field, there is nothing to show.
-    if !by.is_empty() && sort_rows(&mut table, by).is_err() {
-        return Ok(String::new());
+    if !by.is_empty() {
+        match sort_rows(&mut table, by) {
+            // Where nothing has the field, there is nothing to show.
+            Err(error) if !error.text().contains("cannot be sorted by") => return Ok(String::new()),
+            other => other?,
+        }
     }
     if object::list(&table, "/rows").is_empty() {
         return Ok(String::new());
@@ -231,6 +241,15 @@ fn keys(objects: &[Value], by: &str) -> Outcome<Vec<Option<Value>>> {
     }
     if !objects.is_empty() && keys.iter().all(Option::is_none) {
         return fail(format!("couldn't find any field with path \"{path}\" in the list of objects"));
+    }
+    let unsortable = |key: &&Value| key.is_array() || key.is_object();
+    if objects.len() > 1
+        && let Some(key) = keys.iter().flatten().find(unsortable)
+    {
+        return fail(format!(
+            "the field {path} cannot be sorted by: unsortable type: {}",
+            crate::printers::go_template::go_type(key)
+        ));
     }
     Ok(keys)
 }
@@ -335,7 +354,8 @@ async fn watch_it(context: &Context) -> Outcome {
             query.push((key.into(), value));
         }
     }
-    let mut events = watch::open(context, &info.mapping.collection(&info.namespace), &query, accept).await?;
+    let mut events =
+        watch::open_for_a_time(context, &info.mapping.collection(&info.namespace), &query, accept).await?;
     // A watch of one object begins with what was shown already.
     let mut skip = !list && !only;
     while let Some(event) = watch::next_or_interrupt(&mut events).await {

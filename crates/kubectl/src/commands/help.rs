@@ -8,8 +8,10 @@ pub(super) fn show(command: &Command, path: &str, complain: bool) {
     let mut text = format!("{}\n", command.about);
     if !command.commands.is_empty() {
         text.push_str("\nAvailable Commands:\n");
-        let width = command.commands.iter().map(|inner| inner.name.len()).max().unwrap_or(0) + 3;
-        for inner in command.commands {
+        // What kubectl does not have is not offered under its name.
+        let shown = command.commands.iter().filter(|inner| !super::foreign(path, inner.name));
+        let width = shown.clone().map(|inner| inner.name.len()).max().unwrap_or(0) + 3;
+        for inner in shown {
             text.push_str(&format!("  {:<width$}{}\n", inner.name, inner.about));
         }
     }

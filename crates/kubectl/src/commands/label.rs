@@ -80,6 +80,9 @@ async fn change(context: &Context, what: &str) -> Outcome {
     if changes.is_empty() && !flags.on("list") {
         return fail(format!("at least one {what} update is required"));
     }
+    if !flags.text("resource-version").is_empty() && flags.on("all") {
+        return fail("--resource-version may only be used with a single resource");
+    }
     let wanted = wanted(changes, label)?;
     let mut builder = Builder::new(context, resources);
     builder.empty_selector = flags.on("all");
@@ -140,8 +143,8 @@ async fn one(
     let flags = &context.flags;
     let field = if label { "labels" } else { "annotations" };
     let current = object::strings(&info.object, &format!("/metadata/{field}"));
-    if flags.on("list") {
-        return list(&info, &current, field, single);
+    if flags.on("list") && wanted.set.is_empty() && wanted.remove.is_empty() {
+        return list(&info, &current, field, single && !flags.on("all"));
     }
     if label && teller.dry_run != DryRun::Client {
         for key in wanted.remove.iter().filter(|key| !current.contains_key(*key)) {
@@ -210,6 +213,10 @@ fn refuse_overwrites(
 ) -> Outcome {
     let taken = |(key, value): (&String, &String)| {
         let now = current.get(key)?;
+        // Why it was changed last may be said anew at any time.
+        if !label && key == write::CHANGE_CAUSE {
+            return None;
+        }
         (now != value || !label).then(|| format!("'{key}' already has a value ({now})"))
     };
     let taken: Vec<String> = set.iter().filter_map(taken).collect();

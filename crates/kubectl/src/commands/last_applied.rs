@@ -42,7 +42,7 @@ fn remembered(object: &Value) -> Option<String> {
 /// An object was never applied.
 pub(crate) async fn view(context: &Context) -> Outcome {
     let mut builder = Builder::new(context, &context.flags.args);
-    builder.empty_selector = context.flags.on("all");
+    builder.empty_selector = true;
     builder.latest = true;
     for info in builder.run(context).await?.all()? {
         let Some(last) = remembered(&info.object) else {

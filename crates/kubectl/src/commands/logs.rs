@@ -67,6 +67,24 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     if flags.number("tail") < -1 {
         return fail("--tail must be greater than or equal to -1");
     }
+    if flags.given("since") && flags.span("since") < 0 {
+        return fail("--since must be greater than 0");
+    }
+    if flags.number("limit-bytes") < 0 {
+        return fail("--limit-bytes must be greater than 0");
+    }
+    pod_target::timeout(context)
+        .map_err(|_| Failure::Message("--pod-running-timeout must be higher than zero".into()))?;
+    let since = flags.text("since-time");
+    if !since.is_empty() && since.parse::<jiff::Timestamp>().is_err() {
+        const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
+        return fail(format!(
+            "parsing time {} as {}: cannot parse {} as \"2006\"",
+            quote(since),
+            quote(LAYOUT),
+            quote(since)
+        ));
+    }
     let pods = pods(context, target.as_deref()).await?;
     let mut streams = Vec::new();
     for pod in &pods {
@@ -129,10 +147,7 @@ async fn pods(context: &Context, target: Option<&str>) -> Outcome<Vec<Value>> {
     }
     let selector = pod_target::selector(&info.object).map_err(|why| {
         let mapping = &info.mapping;
-        let kind = match mapping.kind.as_str() {
-            "Service" => "*v1.Service".to_owned(),
-            other => format!("{}/{}, Kind={other}", mapping.group, mapping.version),
-        };
+        let kind = format!("*{}.{}", mapping.version, mapping.kind);
         Failure::Message(format!("cannot get the logs from {kind}: {}", why.replace("%T", &kind)))
     })?;
     let path = context.resource("pods").await?.collection(&info.namespace);

@@ -2,7 +2,7 @@
 
 use crate::context::{Context, out};
 use crate::failure::{Outcome, fail, quote};
-use crate::flags::{Flag, Takes};
+use crate::flags::{Flag, Takes, flag};
 use crate::global::GLOBAL;
 
 /// No flags.
@@ -43,11 +43,15 @@ pub(crate) async fn alpha(context: &Context) -> Outcome {
     Ok(())
 }
 
+/// Flags of `plugin list`.
+pub(crate) const PLUGIN_FLAGS: [&[Flag]; 1] =
+    [&[flag("name-only", Takes::Bool, "false", "Names without paths")]];
+
 /// Runs `plugin list`.
 ///
 /// # Errors
 /// There are none.
-pub(crate) async fn plugins(_context: &Context) -> Outcome {
+pub(crate) async fn plugins(context: &Context) -> Outcome {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut found = Vec::new();
     for directory in path.split(':').filter(|d| !d.is_empty()) {
@@ -62,15 +66,43 @@ pub(crate) async fn plugins(_context: &Context) -> Outcome {
     }
     found.sort();
     out("The following compatible plugins are available:\n\n");
-    found.iter().for_each(|path| out(&format!("{path}\n")));
+    for path in &found {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        out(&format!("{}\n", if context.flags.on("name-only") { name } else { path }));
+    }
     Ok(())
 }
+
+const TOP_SHARED: [Flag; 4] = [
+    flag("no-headers", Takes::Bool, "false", "No headings"),
+    crate::builder::SELECTOR,
+    flag("sort-by", Takes::Text, "", "cpu or memory"),
+    flag("use-protocol-buffers", Takes::Bool, "true", "Unused"),
+];
+/// Flags of `top node`.
+pub(crate) const TOP_NODE_FLAGS: [&[Flag]; 2] = [
+    &TOP_SHARED,
+    &[flag("show-capacity", Takes::Bool, "false", "Of the capacity, not of what is allocatable")],
+];
+/// Flags of `top pod`.
+pub(crate) const TOP_POD_FLAGS: [&[Flag]; 2] = [
+    &TOP_SHARED,
+    &[
+        crate::builder::ALL_NAMESPACES,
+        crate::builder::FIELD_SELECTOR,
+        flag("containers", Takes::Bool, "false", "Container by container"),
+        flag("sum", Takes::Bool, "false", "With a sum"),
+    ],
+];
 
 /// Runs `top …`.
 ///
 /// # Errors
 /// Always, while there are no metrics.
-pub(crate) async fn top(_context: &Context) -> Outcome {
+pub(crate) async fn top(context: &Context) -> Outcome {
+    if !matches!(context.flags.text("sort-by"), "" | "cpu" | "memory") {
+        return fail("--sort-by accepts only cpu or memory");
+    }
     fail("Metrics API not available")
 }
 

@@ -75,24 +75,30 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let found = builder.run(context).await?;
     let mut failures = found.failures;
     let mut any = false;
+    // That it was tried only is not told, by kubectl neither.
+    let plain =
+        Teller { format: teller.format.clone(), dry_run: DryRun::No, keep_managed: teller.keep_managed };
+    let tell = |object: &serde_json::Value, changed: bool| {
+        plain.tell(object, if changed { "patched" } else { "patched (no change)" })
+    };
     for info in found.infos {
         any = true;
         if teller.dry_run == DryRun::Client || flags.on("local") {
             let shown = locally(&info.mapping, &info.object, kind, &patch)?;
-            let operation = if shown == info.object { "patched (no change)" } else { "patched" };
-            teller.tell(&shown, operation)?;
+            tell(&shown, shown != info.object)?;
             continue;
         }
         let query = teller.query(flags.text("field-manager"));
         match write::patch_bytes(context, &info, kind, patch.clone(), &query, &subresource).await {
             Ok(mut object) => {
+                // Of a subresource one cannot tell: it is another object.
                 let changed = object != info.object || !subresource.is_empty();
                 if let Some(cause) = write::cause(context).filter(|_| changed) {
                     let record =
                         serde_json::json!({"metadata": {"annotations": {write::CHANGE_CAUSE: cause}}});
                     object = write::patch(context, &info, MERGE, &record, &query, "").await?;
                 }
-                teller.tell(&object, if changed { "patched" } else { "patched (no change)" })?;
+                tell(&object, changed)?;
             }
             Err(error) => failures.push(error),
         }

@@ -62,6 +62,11 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         return fail(format!("unable to forward port because pod is not running. Current status={phase}"));
     }
     let given = context.flags.list("address");
+    if given.is_empty() && context.flags.given("address")
+        || given.iter().all(String::is_empty) && !given.is_empty()
+    {
+        return fail("you must specify at least 1 address");
+    }
     let addresses = addresses(&given).map_err(Failure::Message)?;
     let ports = specs.iter().map(|spec| parse(spec)).collect::<Result<Vec<_>, _>>();
     let ports = ports.map_err(Failure::Message)?;

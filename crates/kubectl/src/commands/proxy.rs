@@ -1,7 +1,7 @@
 //! `proxy`: the API server on a local port, with one's own credentials.
 //!
 //! Whoever reaches the port is whoever runs this. So it listens on loopback, answers only requests for names of this
-//! machine, and refuses `exec` and `attach`, as kubectl's does.
+//! machine, and refuses `exec` and `attach`, as kubectl's does. Streams, of `port-forward` say, pass as they are.
 
 use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail};
@@ -114,6 +114,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
                     // A connection that breaks off concerns nobody else.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades()
                         .await;
                 });
             }
@@ -128,7 +129,7 @@ async fn answer(
     client: &kube::Client,
     filter: &Filter,
     prefix: &str,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Either<Body, Full<Bytes>>> {
     let refuse = |status: StatusCode, text: String| {
         let mut response = Response::new(Either::Right(Full::new(Bytes::from(text))));
@@ -140,9 +141,7 @@ async fn answer(
     if !filter.passes(request.method().as_str(), host, path) {
         return refuse(StatusCode::FORBIDDEN, "Forbidden\n".into());
     }
-    if request.headers().contains_key(header::UPGRADE) {
-        return refuse(StatusCode::NOT_IMPLEMENTED, "streams do not go through this proxy yet\n".into());
-    }
+    let stream = request.headers().contains_key(header::UPGRADE);
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let Some(target) = target.strip_prefix(prefix.trim_end_matches('/')).filter(|t| t.starts_with('/'))
     else {
@@ -150,11 +149,13 @@ async fn answer(
     };
     let mut passed = Request::builder().method(request.method()).uri(target);
     for (name, value) in request.headers() {
-        // The server is to see one's own credentials and connection, not the browser's.
-        if !matches!(*name, header::HOST | header::AUTHORIZATION | header::CONNECTION | header::UPGRADE) {
+        // The server is to see one's own credentials and connection, not the browser's; of a stream, what it is to become.
+        let connection = matches!(*name, header::CONNECTION | header::UPGRADE) && !stream;
+        if !connection && !matches!(*name, header::HOST | header::AUTHORIZATION) {
             passed = passed.header(name, value);
         }
     }
+    let near = stream.then(|| hyper::upgrade::on(&mut request));
     let body = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -164,8 +165,23 @@ async fn answer(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
     match client.send(passed).await {
-        Ok(response) => response.map(Either::Left),
+        Ok(mut response) => {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                && let Some(near) = near
+            {
+                tokio::task::spawn_local(join(near, hyper::upgrade::on(&mut response)));
+            }
+            response.map(Either::Left)
+        }
         Err(error) => refuse(StatusCode::BAD_GATEWAY, format!("{error}\n")),
+    }
+}
+
+/// Passes bytes both ways between two connections that have become streams, until both have ended.
+async fn join(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade) {
+    if let Ok((near, far)) = futures::try_join!(near, far) {
+        // A stream that breaks off concerns nobody else.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await;
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) const FLAGS: [&[Flag]; 3] = [
 pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
     let force = flags.on("force");
+    let raw = flags.text("raw");
+    if !raw.is_empty() {
+        return super::create::raw(context, Method::PUT, raw).await;
+    }
     if flags.number("grace-period") >= 0 && !force {
         return fail("--grace-period must have --force specified");
     }
@@ -84,7 +88,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         {
             info.object["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
         }
-        match write::replace(context, &info, &query).await {
+        match write::replace(context, &info, &query, flags.text("subresource")).await {
             Ok(object) => teller.tell(&object, "replaced")?,
             Err(error) => failures.push(error.with_source("replacing", &info.source)),
         }

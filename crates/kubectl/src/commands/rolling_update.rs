@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 }
 
 async fn procedure(context: &Context) -> Outcome {
-    context.err("Warning: rolling-update is imperative: this client drives every step, and if it dies the update stands still. Kubernetes retired it for Deployments: kubectl set image deployment/NAME …, kubectl rollout status deployment/NAME\n");
+    context.err(&format!("Warning: rolling-update is imperative: this client drives every step, and if it dies the update stands still. Kubernetes retired it for Deployments: use {0} set image deployment/NAME …, then {0} rollout status deployment/NAME\n", context.name));
     let flags = &context.flags;
     let span = |name| Duration::from_nanos(flags.span(name).max(0) as u64);
     let run = Run {

@@ -5,7 +5,7 @@ use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail};
 use crate::flags::{Flag, Takes, flag, short};
 use crate::object::{self, list, number, text};
-use crate::printers::{DRY_RUN, DryRun, PRINT, Teller, tabs};
+use crate::printers::{DRY_RUN, DryRun, Format, PRINT, Teller, tabs};
 use crate::revisions;
 use crate::write::{self, CHANGE_CAUSE, JSON_PATCH, STRATEGIC};
 use crate::{describe, watch};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Flags of `pause`, `resume` and `restart`.
 pub(crate) const FLAGS: [&[Flag]; 3] =
-    [&PRINT, &builder::FILES, &[builder::SELECTOR, write::manager("kubectl-rollout"), DRY_RUN]];
+    [&PRINT, &builder::FILES, &[builder::SELECTOR, write::manager("kubectl-rollout")]];
 /// Flags of `status`.
 pub(crate) const STATUS_FLAGS: [&[Flag]; 2] = [
     &builder::FILES,
@@ -42,6 +42,7 @@ pub(crate) const UNDO_FLAGS: [&[Flag]; 3] = [
     ],
 ];
 
+/// What is meant. Where that is nothing, it is said, but of `history`.
 async fn infos(context: &Context) -> Outcome<(Vec<Info>, Vec<Failure>)> {
     let flags = &context.flags;
     if flags.args.is_empty() && flags.list("filename").is_empty() {
@@ -51,7 +52,7 @@ async fn infos(context: &Context) -> Outcome<(Vec<Info>, Vec<Failure>)> {
     builder.empty_selector = true;
     builder.latest = true;
     let found = builder.run(context).await?;
-    if found.infos.is_empty() && found.failures.is_empty() {
+    if found.infos.is_empty() && found.failures.is_empty() && !context.command.ends_with(" history") {
         let (namespace, _) = context.namespace().await?;
         context.err(&format!("No resources found in {namespace} namespace.\n"));
     }
@@ -163,7 +164,7 @@ pub(crate) async fn history(context: &Context) -> Outcome {
     if wanted < 0 {
         return fail(format!("revision must be a positive integer: {wanted}"));
     }
-    let format = crate::printers::Format::from_flags(context, false)?;
+    let format = Format::from_flags(context, false)?;
     let (infos, mut failures) = infos(context).await?;
     for info in infos {
         if !deployment(&info) {
@@ -175,9 +176,18 @@ pub(crate) async fn history(context: &Context) -> Outcome {
         }
         let sets = revisions::replica_sets(context, &info.object).await?;
         if !format.human() {
-            let one = sets.iter().find(|set| revisions::revision(set) == wanted || wanted == 0);
-            let Some(set) = one else { return fail("unable to find the specified revision") };
-            out(&format.show(set, false)?);
+            let mut chosen: Vec<&Value> =
+                sets.iter().filter(|set| revisions::revision(set) == wanted || wanted == 0).collect();
+            if chosen.is_empty() && wanted > 0 {
+                return fail("unable to find the specified revision");
+            }
+            chosen.sort_by_key(|set| revisions::revision(set));
+            for (index, set) in chosen.into_iter().enumerate() {
+                if index > 0 && matches!(format, Format::Yaml) {
+                    out("---\n");
+                }
+                out(&format.show_built(&write::typed(set), false)?);
+            }
             continue;
         }
         match history_text(&sets, wanted) {
@@ -226,7 +236,7 @@ pub(crate) async fn undo(context: &Context) -> Outcome {
     let (infos, mut failures) = infos(context).await?;
     for info in infos {
         match back(context, &info, &teller).await {
-            Ok(done) => teller.tell(&info.object, &done)?,
+            Ok(done) => teller.tell_built(&write::typed(&info.object), &done)?,
             Err(error) => failures.push(error),
         }
     }
@@ -235,7 +245,14 @@ pub(crate) async fn undo(context: &Context) -> Outcome {
 
 async fn back(context: &Context, info: &Info, teller: &Teller) -> Outcome<String> {
     if !deployment(info) {
-        return fail(format!("no rollbacker has been implemented for \"{}\"", group_kind(info)));
+        let kind = group_kind(info);
+        if write::pod_spec(&info.object).is_none() {
+            return fail(format!(
+                "error retrieving rollbacker for \"{kind}\", no visitor method exists for {{{} {}}}",
+                info.mapping.group, info.mapping.kind
+            ));
+        }
+        return fail(format!("no rollbacker has been implemented for \"{kind}\""));
     }
     let wanted = context.flags.number("to-revision");
     if wanted < 0 {

@@ -86,7 +86,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     set_env(flags, &mut container)?;
     let port = flags.text("port");
     if !port.is_empty() {
-        let Ok(port) = port.parse::<i64>() else { return fail("--port must be a number") };
+        let Ok(port) = port.parse::<i64>() else {
+            return fail(format!("strconv.Atoi: parsing {}: invalid syntax", quote(port)));
+        };
         container["ports"] = json!([{"containerPort": port}]);
     }
     let policy = flags.text("image-pull-policy");
@@ -219,6 +221,8 @@ async fn remove(context: &Context, pod: &Value) -> Outcome {
     let info = Info { mapping, namespace, name, object: Value::Null, source: String::new() };
     let client = context.client().await?;
     client.call(http::Method::DELETE, &info.path(), &[], None).await?;
-    out(&format!("pod {} deleted\n", quote(&info.name)));
+    if !context.flags.on("quiet") {
+        out(&format!("pod {} deleted\n", quote(&info.name)));
+    }
     super::delete::gone(context, &info, pod, None).await
 }

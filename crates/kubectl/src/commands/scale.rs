@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         }
     }
     if !any {
-        let why = Failure::Many(failures.clone()).text();
+        let why = if failures.is_empty() { String::new() } else { Failure::Many(failures.clone()).text() };
         return fail(format!("no objects passed to scale {why}").trim_end());
     }
     Failure::aggregate(failures)

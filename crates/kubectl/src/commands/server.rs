@@ -144,7 +144,7 @@ pub(crate) async fn version(context: &Context) -> Outcome {
     }
     match output {
         "json" => out(&(serde_json::to_string_pretty(&all).unwrap_or_default() + "\n")),
-        "yaml" => out(&yaml::document(&all)),
+        "yaml" => out(&(yaml::document(&all) + "\n")),
         _ => {
             out(&format!("Client Version: {CLIENT}\n"));
             if let Some(server) = all["serverVersion"]["gitVersion"].as_str() {
@@ -187,11 +187,13 @@ pub(crate) async fn can_i(context: &Context) -> Outcome {
     let (namespace, _) = context.namespace().await?;
     let namespace = if flags.on("all-namespaces") { String::new() } else { namespace };
     if flags.on("list") {
+        if !flags.args.is_empty() {
+            return fail("list option must be specified with no arguments");
+        }
         return rules(context, &namespace).await;
     }
     let (verb, what) = match flags.args.as_slice() {
         [verb, what] => (verb, what.as_str()),
-        [verb, what, name] => return ask(context, verb, what, name, &namespace).await,
         _ => {
             return Err(Failure::Verbatim(format!(
                 "error: you must specify two arguments: verb resource or verb resource/resourceName.\nSee '{} -h' for help and examples.",
@@ -324,7 +326,9 @@ pub(crate) async fn whoami(context: &Context) -> Outcome {
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let answer = context.client().await?.call(Method::POST, path, &[], Some((JSON, &body))).await?;
     if !format.human() {
-        out(&format.show(&answer, false)?);
+        let mut answer = answer;
+        answer["metadata"]["creationTimestamp"] = Value::Null;
+        out(&format.show_built(&answer, false)?);
         return Ok(());
     }
     let info = &answer["status"]["userInfo"];

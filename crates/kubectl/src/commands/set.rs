@@ -51,6 +51,9 @@ pub(crate) const RESOURCE_FLAGS: [&[Flag]; 4] = [
     ],
 ];
 
+/// What `set resources` has done.
+const RESOURCES: &str = "resource requirements updated";
+
 type Change<'a> = dyn Fn(&mut Value, &Info) -> Outcome + 'a;
 
 /// Changes the pod specs of all objects that are meant, and tells what was done.
@@ -83,7 +86,7 @@ async fn one(context: &Context, teller: &Teller, info: &Info, done: &str, change
     change(spec, info)?;
     write::record(context, &mut next);
     if teller.dry_run == DryRun::Client || context.flags.on("local") {
-        return teller.tell(&next, done);
+        return teller.tell_built(&write::typed(&next), done);
     }
     if next == info.object {
         return Ok(());
@@ -94,10 +97,10 @@ async fn one(context: &Context, teller: &Teller, info: &Info, done: &str, change
         Ok(object) => teller.tell(&object, done),
         Err(Failure::Status(status)) if status["reason"] == "Invalid" => {
             let text = Failure::Status(status).text();
-            fail(format!(
-                "failed to patch {} to pod template: {text}",
-                done.replace("updated", "update").trim_end_matches("d")
-            ))
+            if done == RESOURCES {
+                return fail(format!("failed to patch resources update to pod template {text}"));
+            }
+            fail(format!("failed to patch {} to pod template: {text}", done.replace("updated", "update")))
         }
         Err(error) => Err(error),
     }
@@ -190,15 +193,20 @@ pub(crate) async fn resources(context: &Context) -> Outcome {
         let mut all = Vec::new();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let Some((name, value)) = part.split_once('=') else {
-                return fail(format!("invalid argument syntax {part}, expected <resource>=<value>"));
+                return fail(format!("Invalid argument syntax {part}, expected <resource>=<value>"));
             };
+            if value.parse::<sagong_api::quantity::Amount>().is_err() {
+                return fail(
+                    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+                );
+            }
             all.push((name.to_owned(), value.to_owned()));
         }
         Ok(all)
     };
     let (limits, requests) = (parse(flags.text("limits"))?, parse(flags.text("requests"))?);
     let wanted = flags.text("containers").to_owned();
-    pod_specs(context, &flags.args, "resource requirements updated", &|spec, _| {
+    pod_specs(context, &flags.args, RESOURCES, &|spec, _| {
         let mut found = false;
         for container in spec["containers"].as_array_mut().into_iter().flatten() {
             if !wild(&wanted, container["name"].as_str().unwrap_or_default()) {
@@ -230,9 +238,15 @@ pub(crate) async fn env(context: &Context) -> Outcome {
     let flags = &context.flags;
     let is_change =
         |arg: &String| arg.contains('=') || arg.ends_with('-') && arg.len() > 1 && !arg.contains('/');
-    let (changes, resources): (Vec<String>, Vec<String>) = flags.args.iter().cloned().partition(is_change);
+    let (changes, mut resources): (Vec<String>, Vec<String>) =
+        flags.args.iter().cloned().partition(is_change);
     let mut changes = changes;
     changes.extend(flags.list("env"));
+    if let Some(at) = resources.iter().position(|resource| resource == "-") {
+        resources.remove(at);
+        changes.extend(std::io::stdin().lines().map_while(Result::ok).filter(|line| !line.starts_with('#')));
+    }
+    check_names(&changes)?;
     if resources.is_empty() && flags.list("filename").is_empty() {
         return fail("one or more resources must be specified as <resource> <name> or <resource>/<name>");
     }
@@ -249,6 +263,7 @@ pub(crate) async fn env(context: &Context) -> Outcome {
     }
     let overwrite = flags.on("overwrite");
     pod_specs(context, &resources, "env updated", &|spec, info| {
+        warn_of_none(context, info, spec, &wanted);
         for container in spec["containers"].as_array_mut().into_iter().flatten() {
             if wild(&wanted, container["name"].as_str().unwrap_or_default()) {
                 change_env(container, &changes, &from, overwrite).map_err(|error| {
@@ -259,6 +274,41 @@ pub(crate) async fn env(context: &Context) -> Outcome {
         Ok(())
     })
     .await
+}
+
+/// Whether these can be names of variables, and none is both changed and removed.
+///
+/// # Errors
+/// The first that cannot.
+fn check_names(changes: &[String]) -> Outcome {
+    let removed: Vec<&str> =
+        changes.iter().filter(|c| !c.contains('=')).filter_map(|c| c.strip_suffix('-')).collect();
+    for (name, _) in changes.iter().filter_map(|change| change.split_once('=')) {
+        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(letter) {
+            return fail(format!(
+                "{} is not a valid key name: a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')",
+                quote(name)
+            ));
+        }
+        if removed.contains(&name) {
+            return fail("can not both modify and remove the same environment variable in the same command");
+        }
+    }
+    Ok(())
+}
+
+/// Says that no container of an object has such a name.
+fn warn_of_none(context: &Context, info: &Info, spec: &Value, wanted: &str) {
+    let all = object::list(spec, "/containers").iter().chain(object::list(spec, "/initContainers"));
+    if !all.into_iter().any(|container| wild(wanted, object::text(container, "/name"))) {
+        context.err(&format!(
+            "Warning: {}/{} does not have any containers matching {}\n",
+            info.mapping.kind,
+            info.name,
+            quote(wanted)
+        ));
+    }
 }
 
 fn change_env(container: &mut Value, changes: &[String], from: &[Value], overwrite: bool) -> Outcome {
@@ -297,6 +347,7 @@ async fn list_env(context: &Context, resources: &[String], wanted: &str) -> Outc
     let found = Builder::new(context, resources).run(context).await?;
     for info in found.all()? {
         let Some(pointer) = write::pod_spec(&info.object) else { return Err(write::no_template(&info)) };
+        warn_of_none(context, &info, info.object.pointer(pointer).unwrap_or(&Value::Null), wanted);
         for container in object::list(&info.object, &format!("{pointer}/containers")) {
             let name = object::text(container, "/name");
             if !wild(wanted, name) {
@@ -354,6 +405,9 @@ async fn from_object(context: &Context) -> Outcome<Vec<Value>> {
             }
             let upper: String =
                 key.to_uppercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            if upper != *key {
+                context.err(&format!("Warning: key {key} transferred to {upper}\n"));
+            }
             let name = format!("{}{upper}", flags.text("prefix"));
             all.push(json!({"name": name, "valueFrom": {field: {"name": info.name, "key": key}}}));
         }

@@ -318,13 +318,25 @@ const PLUGIN: &[Command] = &[inner!(
     "list",
     &[],
     "List all visible plugin executables on a user's PATH",
-    &misc::NONE,
+    &misc::PLUGIN_FLAGS,
     misc::plugins
 )];
 
 const TOP: &[Command] = &[
-    inner!("node", &["nodes", "no"], "Display resource (CPU/memory) usage of nodes", &misc::NONE, misc::top),
-    inner!("pod", &["pods", "po"], "Display resource (CPU/memory) usage of pods", &misc::NONE, misc::top),
+    inner!(
+        "node",
+        &["nodes", "no"],
+        "Display resource (CPU/memory) usage of nodes",
+        &misc::TOP_NODE_FLAGS,
+        misc::top
+    ),
+    inner!(
+        "pod",
+        &["pods", "po"],
+        "Display resource (CPU/memory) usage of pods",
+        &misc::TOP_POD_FLAGS,
+        misc::top
+    ),
 ];
 
 const CERTIFICATE: &[Command] = &[

@@ -47,6 +47,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     }
     let timeout = Duration::from_nanos(timeout as u64);
     let began = std::time::Instant::now();
+    let mut failures = Vec::new();
     let infos = loop {
         let mut builder = Builder::new(context, &flags.args);
         builder.empty_selector = flags.on("all");
@@ -66,24 +67,21 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             }
             For::Create if found.infos.is_empty() => {
                 if began.elapsed() >= timeout {
-                    return Err(found
-                        .failures
-                        .into_iter()
-                        .next()
-                        .unwrap_or(Failure::Message("no matching resources found".into())));
+                    return fail("timed out waiting for the condition");
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             _ => {
-                Failure::aggregate(found.failures)?;
+                failures = found.failures;
                 break found.infos;
             }
         }
     };
     if infos.is_empty() {
+        Failure::aggregate(failures)?;
         return fail("no matching resources found");
     }
-    let mut failures = Vec::new();
+    let mut refused = std::mem::take(&mut failures);
     for info in infos {
         let left = timeout.saturating_sub(began.elapsed());
         match one(context, &info, &what, left).await {
@@ -101,6 +99,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             Err(error) => failures.push(error),
         }
     }
+    failures.append(&mut refused);
     Failure::aggregate(failures)
 }
 
@@ -117,8 +116,16 @@ fn parse(text: &str) -> Outcome<For> {
         return Ok(For::Condition(name.into(), value.into()));
     }
     if let Some(rest) = text.strip_prefix("jsonpath=") {
+        if rest.is_empty() {
+            return fail("jsonpath expression cannot be empty");
+        }
         let (path, value) = match rest.rfind('}').map(|end| (&rest[..=end], &rest[end + 1..])) {
             Some((path, "")) => (path, None),
+            Some((_, value)) if value.matches('=').count() > 1 => {
+                return fail(
+                    "jsonpath wait format must be --for=jsonpath='{.status.readyReplicas}'=3 or --for=jsonpath='{.status.readyReplicas}'",
+                );
+            }
             Some((path, value)) => (path, Some(value.trim_start_matches('='))),
             None => match rest.split_once('=') {
                 Some((path, value)) => (path, Some(value)),
@@ -126,7 +133,9 @@ fn parse(text: &str) -> Outcome<For> {
             },
         };
         if value == Some("") {
-            return fail("jsonpath wait has to have a value after equal sign");
+            return fail(
+                "jsonpath wait has to have a value after equal sign, like --for=jsonpath='{.status.readyReplicas}'=3",
+            );
         }
         let relaxed = jsonpath::relax(path.trim_matches('\'')).map_err(Failure::Message)?;
         let template = Template::parse(&relaxed).map_err(Failure::Message)?;
@@ -143,7 +152,7 @@ async fn one(context: &Context, info: &Info, what: &For, timeout: Duration) -> O
         let mut object = info.object.clone();
         let version = text(&object, "/metadata/resourceVersion").to_owned();
         let uid = object["metadata"]["uid"].clone();
-        if holds(what, &object) {
+        if holds(what, &object)? {
             return Ok(object);
         }
         let query = vec![
@@ -162,19 +171,26 @@ async fn one(context: &Context, info: &Info, what: &For, timeout: Duration) -> O
                 };
             }
             object = event["object"].clone();
-            if matches!(what, For::Delete) && object["metadata"]["uid"] != uid || holds(what, &object) {
+            if matches!(what, For::Delete) && object["metadata"]["uid"] != uid || holds(what, &object)? {
                 return Ok(object);
             }
         }
         Err(Failure::Exit(130))
     };
+    if timeout.is_zero() && !holds(what, &info.object)? {
+        return fail(format!("condition not met for {}/{}", info.mapping.plural, info.name));
+    }
     tokio::time::timeout(timeout, wait).await.unwrap_or_else(|_| {
         fail(format!("timed out waiting for the condition on {}/{}", info.mapping.plural, info.name))
     })
 }
 
-fn holds(what: &For, object: &Value) -> bool {
-    match what {
+/// Whether what is waited for is so.
+///
+/// # Errors
+/// The path leads to something that no value can be compared with.
+fn holds(what: &For, object: &Value) -> Outcome<bool> {
+    Ok(match what {
         For::Condition(name, value) => list(object, "/status/conditions").iter().any(|c| {
             text(c, "/type").eq_ignore_ascii_case(name) && text(c, "/status").eq_ignore_ascii_case(value)
         }),
@@ -182,6 +198,12 @@ fn holds(what: &For, object: &Value) -> bool {
             let found = template.find(object, false).unwrap_or_default();
             match value {
                 None => !found.is_empty(),
+                Some(_) if found.len() > 1 => {
+                    return fail("given jsonpath expression matches more than one value");
+                }
+                Some(_) if found.iter().any(|one| one.is_object() || one.is_array()) => {
+                    return fail("jsonpath leads to a nested object or list which is not supported");
+                }
                 Some(value) => {
                     found.len() == 1
                         && crate::printers::go_template::go_value(&found[0])
@@ -191,5 +213,5 @@ fn holds(what: &For, object: &Value) -> bool {
         }
         For::Delete => object::name(object).is_empty(),
         For::Create => true,
-    }
+    })
 }

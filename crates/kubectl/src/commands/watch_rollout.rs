@@ -65,7 +65,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let pods = context.resource("pods").await?.collection(&info.namespace);
     let query = [("watch".to_owned(), "true".to_owned())];
     let mut events = watch::open(context, &pods, &query, crate::client::JSON).await?;
-    let mut before = String::new();
+    let (mut before, mut last_line) = (String::new(), String::new());
     let deadline = context.flags.span("timeout");
     let began = std::time::Instant::now();
     loop {
@@ -73,9 +73,10 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         let picture = picture(context, &object).await?;
         if picture != before {
             if screen {
-                out(&painted(&picture, crate::terminal::size_of_output(), before.is_empty()))
-            } else {
-                out(&format!("{}\n", line(&object)))
+                out(&painted(&picture, crate::terminal::size_of_output(), before.is_empty()));
+            } else if last_line != line(&object) {
+                last_line = line(&object);
+                out(&format!("{last_line}\n"));
             }
             before = picture;
         }

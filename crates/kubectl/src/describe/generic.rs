@@ -3,13 +3,10 @@
 use super::{Writer, events};
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::object;
 use crate::printers::go_template::go_value;
 use serde_json::Value;
 
-const SKIPPED: [&str; 7] = [
-    ".apiVersion",
-    ".kind",
+const SKIPPED: [&str; 5] = [
     ".metadata.name",
     ".metadata.namespace",
     ".metadata.labels",
@@ -20,8 +17,6 @@ const SKIPPED: [&str; 7] = [
 /// Describes an object of any kind.
 pub(super) async fn describe(context: &Context, object: &Value, writer: &mut Writer) -> Outcome {
     writer.head(object);
-    writer.field(0, "API Version", object::text(object, "/apiVersion"));
-    writer.field(0, "Kind", object::text(object, "/kind"));
     content(writer, 0, object, "");
     writer.events(events(context, object, true).await?.as_deref());
     Ok(())

@@ -8,7 +8,17 @@ use serde_json::Value;
 const ORDER: [(&str, &[&str]); 29] = [
     (
         "metadata",
-        &["name", "generateName", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"],
+        &[
+            "name",
+            "generateName",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "generation",
+            "creationTimestamp",
+            "labels",
+            "annotations",
+        ],
     ),
     ("ownerReferences", &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"]),
     (

@@ -251,7 +251,7 @@ pub(crate) async fn set_context(context: &Context) -> Outcome {
     let config = Kubeconfig::load_or_empty(flags)?;
     let name = match flags.args.first() {
         Some(_) if flags.on("current") => {
-            return fail("cannot specify both a context name and --current");
+            return fail("you cannot specify both a context name and --current");
         }
         Some(name) => name.clone(),
         None if !flags.on("current") => {

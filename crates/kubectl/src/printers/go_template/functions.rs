@@ -93,9 +93,15 @@ pub(super) fn call(name: &str, arguments: &[Argument]) -> Result<Value, String> 
         }
         "base64decode" => {
             let text = first.as_str().unwrap_or_default();
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(text)
-                .map_err(|error| format!("base64 decode failed: {error}"))?;
+            let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| {
+                let at = match error {
+                    base64::DecodeError::InvalidByte(at, _)
+                    | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                    base64::DecodeError::InvalidLength(length) => length / 4 * 4,
+                    base64::DecodeError::InvalidPadding => text.trim_end_matches('=').len(),
+                };
+                format!("base64 decode failed: illegal base64 data at input byte {at}")
+            })?;
             String::from_utf8_lossy(&bytes).into_owned().into()
         }
         "html" => html(&super::format::print(&values)).into(),

@@ -373,6 +373,33 @@ fn a_resolver_that_is_dead_is_passed_over() {
 }
 
 #[test]
+fn the_hosts_resolvers_are_read_again_when_they_change() {
+    on_a_fresh_host("nameserver 127.0.0.53\n", || async {
+        let first = Resolver::start("127.0.0.53:53").await;
+        let second = Resolver::start("127.0.0.54:53").await;
+        let (_network, pod, shutdown) = stage(&FakeApi::default()).await;
+        pod.ask("www.example.com.", RecordType::A).await;
+        assert_eq!((first.asked(), second.asked()), (1, 0));
+        std::fs::write("/etc/resolv.conf", "nameserver 127.0.0.54\n").unwrap();
+        // It is looked at every other second, and remembered names are not asked again.
+        let begun = Instant::now();
+        for number in 0.. {
+            let name = format!("nobody-{number}.example.com.");
+            pod.inside(move || ask(&name, RecordType::A)).await;
+            if second.asked() > 0 {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let of_first = first.asked();
+        pod.ask("other.example.com.", RecordType::A).await;
+        assert_eq!(first.asked(), of_first);
+        shutdown.cancel();
+    });
+}
+
+#[test]
 fn a_resolver_that_asks_back_ends_in_a_failure_and_not_in_a_storm() {
     on_a_fresh_host("nameserver 127.0.0.53\n", || async {
         let loops = Arc::new(AtomicUsize::new(0));

@@ -6,11 +6,12 @@ mod fake_api;
 
 use fake_api::{FakeApi, load_balancer, slice};
 use nix::sched::{CloneFlags, unshare};
+use rustix::net::{AddressFamily, SocketType};
 use sagong_network::{DataPlane, Network, Options, PodNetwork, tunnel};
 use serde_json::json;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -201,6 +202,57 @@ fn a_load_balancer_service_is_served_and_its_address_written_at_once() {
         get("127.0.0.1:8080".parse().unwrap()).await.unwrap_err();
         shutdown.cancel();
         running.await.unwrap();
+    });
+}
+
+/// A UDP socket of a pod that sends from any address, its own or not.
+fn datagrams(netns: &Path, from: SocketAddr) -> UdpSocket {
+    let namespace = std::fs::File::open(netns).unwrap();
+    let open = move || {
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpTransparent, &true).unwrap();
+        rustix::net::bind(&socket, &from).unwrap();
+        UdpSocket::from(socket)
+    };
+    std::thread::spawn(open).join().unwrap()
+}
+
+#[test]
+fn a_pod_cannot_send_in_the_name_of_another() {
+    on_a_fresh_host(|| async {
+        let network = Network::start(options(false), FakeApi::default().client()).await.unwrap();
+        let [thief, victim, target] = ["thief", "victim", "target"].map(|name| Pod::new(name.into()));
+        let own = network.attach("thief", &thief.netns).await.unwrap();
+        let others = network.attach("victim", &victim.netns).await.unwrap();
+        let to = SocketAddr::from((network.attach("target", &target.netns).await.unwrap(), 4000));
+        let received = datagrams(&target.netns, to);
+        received.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        datagrams(&thief.netns, (others, 4001).into()).send_to(b"forged", to).unwrap();
+        datagrams(&thief.netns, (own, 4001).into()).send_to(b"honest", to).unwrap();
+        let mut buffer = [0; 16];
+        let (count, from) = received.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..count], from.ip()), (&b"honest"[..], own));
+    });
+}
+
+/// CVE-2020-10749: whoever sends router advertisements would become the host's way to the world.
+#[test]
+fn a_pod_cannot_make_routes_on_the_host() {
+    on_a_fresh_host(|| async {
+        let parameters = Path::new("/proc/sys/net/ipv6/conf");
+        if !parameters.exists() {
+            eprintln!("SKIPPED: this kernel has no IPv6");
+            return;
+        }
+        let network = Network::start(options(false), FakeApi::default().client()).await.unwrap();
+        let pod = Pod::new("thief".into());
+        network.attach("thief", &pod.netns).await.unwrap();
+        let links = std::fs::read_dir(parameters).unwrap().map(|entry| entry.unwrap().path());
+        let prefix = format!("sg{INSTANCE}");
+        let cable = { links }.find(|link| link.file_name().unwrap().to_str().unwrap().starts_with(&prefix));
+        let disabled = std::fs::read_to_string(cable.unwrap().join("disable_ipv6")).unwrap();
+        assert_eq!(disabled.trim(), "1");
     });
 }
 

@@ -83,6 +83,13 @@ async fn host_end(
     let index = host.expect(name).await?;
     // Lets 127.0.0.1:nodePort leave through this link; a guard rule keeps pods away from the host's loopback.
     super::sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
+    // What comes through it must come from the pod's own address: pods may open raw sockets and write any other.
+    super::sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1")?;
+    // Pods have no IPv6: what they would send over it anyway is meant to make routes on the host (CVE-2020-10749).
+    let parameter = format!("net/ipv6/conf/{name}/disable_ipv6");
+    if Path::new("/proc/sys").join(&parameter).exists() {
+        super::sysctl(&parameter, "1")?;
+    }
     host.neighbour(index, address, hardware(0x0a, address)).await?;
     let only = Ipv4Net::from(address);
     host.route(direct(only, index).pref_source(gateway).build(), only).await?;

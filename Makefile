@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SAGONG := target/release/sagong
 
-.PHONY: demo test lint build bench soak system-packages test-packages
+.PHONY: demo test lint build bench soak soak-crash system-packages test-packages
 
 ## The main job: roll a Deployment from v1 to v2 under load, lose no request.
 demo: build
@@ -32,6 +32,12 @@ bench: build test-packages
 SEEDS ?= 10000
 soak:
 	$(CARGO) run --release --quiet -p sagong-simulation --example soak -- $(SEEDS)
+
+## Kills Sagong and its helpers under load and at work, as often as wanted: make soak-crash KILLS=100
+KILLS ?= 100
+soak-crash: system-packages test-packages
+	$(CARGO) build -p sagong
+	SAGONG_KILLS=$(KILLS) $(CARGO) test -p sagong-tests --test crash -- --nocapture --test-threads=1
 
 system-packages:
 	@./.ci/install nft:nftables gcc:gcc curl:curl

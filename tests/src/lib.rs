@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // a panic is how a test fails
 
+pub mod crash;
 pub mod debian;
 pub mod load;
 pub mod registry;

@@ -5,7 +5,7 @@
 use sagong_tests::{Cluster, eventually, have, run, stdout};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// The image of a small system: a shell and its tools.
 const TOOLS: &str = "tools:v1";
@@ -463,86 +463,4 @@ fn a_pod_whose_volume_grows_beyond_its_limit_is_evicted() {
     });
     assert_eq!(status["reason"], "Evicted", "{status}");
     assert_eq!(status["message"], "Usage of EmptyDir volume \"dir\" exceeds the limit \"1Mi\". ");
-}
-
-/// What a container can see of the program that executes commands in it is read-only (CVE-2019-5736).
-fn cannot_write_to_the_shim(cluster: &Cluster) {
-    create(cluster, &pod("idle", "sleep 600"));
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/idle", "--timeout=60s"]);
-    let mut exec = cluster.kubectl_command(&["exec", "-i", "idle", "--", "cat"]);
-    let mut exec = exec.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let data = cluster.data_dir().display().to_string();
-    let program = eventually("the shim of the command", || {
-        let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-        let is_shim = |path: &PathBuf| {
-            let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(&data) && line.contains("shim exec")
-        };
-        std::fs::File::open({ processes }.find(is_shim)?.join("exe")).ok()
-    });
-    let flags = rustix::fs::fstatvfs(&program).unwrap().f_flag;
-    assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
-    drop(exec.stdin.take());
-    exec.wait().unwrap();
-    cluster.kubectl(&["delete", "pod", "idle"]);
-}
-
-#[test]
-fn a_hostile_container_stays_in_its_box() {
-    if !have("kubectl") || !have("busybox") {
-        return;
-    }
-    let kubectl = kubectl();
-    let cluster = cluster_with(&[&kubectl]);
-    // Each line would say ESCAPED if it worked.
-    let attempts = [
-        "echo h > /proc/sysrq-trigger && echo ESCAPED sysrq",
-        "echo /tmp/x > /proc/sys/kernel/core_pattern && echo ESCAPED core_pattern",
-        "echo 1 > /proc/sys/kernel/panic && echo ESCAPED panic",
-        "test -s /proc/kcore && echo ESCAPED kcore",
-        "cat /proc/timer_list 2>/dev/null | grep -q . && echo ESCAPED timer_list",
-        "ls /proc/1/root/../../etc/shadow 2>/dev/null && echo ESCAPED root",
-        "mount -t proc none /tmp && echo ESCAPED mount",
-        "mount --bind / /tmp && echo ESCAPED bind",
-        "umount /proc/kcore 2>/dev/null && echo ESCAPED umount",
-        "mknod /tmp/disk b 254 0 && dd if=/tmp/disk of=/dev/null bs=512 count=1 2>/dev/null && echo ESCAPED disk",
-        "mknod /tmp/kmem c 1 1 && dd if=/tmp/kmem of=/dev/null bs=1 count=1 2>/dev/null && echo ESCAPED mem",
-        "echo 1 > /sys/kernel/mm/ksm/run && echo ESCAPED sysfs",
-        "for f in $(find /sys/fs/cgroup -name release_agent 2>/dev/null); do echo /x > $f && echo ESCAPED agent; done",
-        "for f in $(find /sys/fs/cgroup -name tasks -o -name cgroup.procs 2>/dev/null | head); do \
-         echo $$ > $f && echo ESCAPED cgroup; done",
-        "nsenter -t 1 -m true && test -e /etc/shadow && echo ESCAPED nsenter",
-        "unshare -m true && echo ESCAPED unshare",
-        "chroot /proc/1/root test -e /etc/shadow && echo ESCAPED chroot",
-        "hostname evil && echo ESCAPED hostname",
-        "date -s 2001-01-01 >/dev/null; test $(date +%Y) = 2001 && echo ESCAPED date",
-        "reboot -f && echo ESCAPED reboot",
-        "dmesg | grep -q . && echo ESCAPED dmesg",
-        "test $(ls -d /proc/[0-9]* | wc -l) -lt 10 || echo ESCAPED processes",
-        "ls /dev | grep -E '^(sd|vd|nvme|mem|kmsg|fuse|kvm)' && echo ESCAPED devices",
-        "$KUBECTL get secrets -A && echo ESCAPED token",
-        "$KUBECTL get secrets -A --token=guessed && echo ESCAPED guess",
-        "$KUBECTL get secrets -A --kubeconfig=/dev/null \
-         --server=https://$KUBERNETES_SERVICE_HOST --insecure-skip-tls-verify </dev/null && echo ESCAPED anonymous",
-        "echo done",
-    ];
-    let mut pod = pod("hostile", &attempts.join("\n"));
-    pod["spec"]["containers"][0]["env"] =
-        json!([{"name": "KUBECTL", "value": kubectl.file_name().unwrap().to_str()}]);
-    let host = stdout(&mut Command::new("hostname"));
-    let said = output(&cluster, &pod);
-    assert!(said.contains("done\n") && !said.contains("ESCAPED"), "{said}");
-    assert_eq!(stdout(&mut Command::new("hostname")), host);
-
-    cannot_write_to_the_shim(&cluster);
-
-    // It forks without end, beside a pod that serves on.
-    create(&cluster, &self::pod("bomb", "b() { b | b & }; while true; do b; sleep 0.01; done"));
-    create(&cluster, &self::pod("beside", "while true; do date; sleep 0.2; done"));
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/beside", "--timeout=60s"]);
-    let first = last_line(&cluster, "beside");
-    eventually("the other pod to go on", || (last_line(&cluster, "beside") != first).then_some(()));
-    cluster.kubectl(&["delete", "pod", "bomb", "beside", "--timeout=60s"]);
-    assert_eq!(cluster.get(&["nodes"])["items"][0]["status"]["conditions"][3]["status"], "True");
 }

@@ -1,8 +1,11 @@
-//! A full disk: writes are refused with the reason, nothing dies of it, and all goes on once there is room.
+//! A full disk: writes are refused with the reason, nothing dies of it, no exit code is lost, and all goes on once there
+//! is room.
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+use sagong_tests::crash::shims;
 use sagong_tests::{Cluster, eventually, have, run, stdout};
+use serde_json::json;
 use std::fs::File;
 use std::io::Write;
 use std::process::Command;
@@ -29,12 +32,22 @@ impl Drop for SmallDisk<'_> {
 
 #[test]
 fn a_full_disk_refuses_writes_and_nothing_more() {
-    if !have("kubectl") {
+    if !have("kubectl") || !have("busybox") {
         return;
     }
     let cluster = Cluster::prepare();
     let _disk = SmallDisk::mount(&cluster);
+    cluster.load_shell();
     cluster.up(&[]);
+    let container = json!({"name": "main", "image": "test/shell:1", "imagePullPolicy": "Never",
+        "command": ["/bin/sh", "-c", "while [ ! -e /marks/end ]; do sleep 0.1; done; exit 7"],
+        "volumeMounts": [{"name": "marks", "mountPath": "/marks"}]});
+    let marks = tempfile::tempdir().unwrap();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ends"},
+        "spec": {"containers": [container], "restartPolicy": "Never",
+            "volumes": [{"name": "marks", "hostPath": {"path": marks.path()}}]}});
+    cluster.kubectl_stdin(&["create"], &pod.to_string());
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/ends", "--timeout=60s"]);
     let filling = cluster.data_dir().join("filling");
     let mut file = File::create(&filling).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
@@ -50,8 +63,23 @@ fn a_full_disk_refuses_writes_and_nothing_more() {
         assert!(!said.contains("shutting down"), "{said}");
     }
     assert!(cluster.kubectl(&["get", "namespaces"]).contains("default"), "reading goes on");
+    let status = run(&mut cluster.sagong(&["status"]));
+    let told = String::from_utf8(status.stdout).unwrap();
+    assert!(!status.status.success() && told.contains("Problem: nothing can be stored: "), "{told}");
+    assert!(cluster.kubectl_fails(&["get", "--raw", "/readyz"]).contains("store failed"));
+    // It ends while nobody can write down how.
+    File::create(marks.path().join("end")).unwrap();
+    eventually("the end of the container", || shims(&cluster).is_empty().then_some(()));
 
     std::fs::remove_file(&filling).unwrap();
+    let ended = eventually("the exit code", || {
+        let state = cluster.get(&["pod", "ends"])["status"]["containerStatuses"][0]["state"].clone();
+        state["terminated"].is_object().then(|| state["terminated"].clone())
+    });
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(7), &json!("Error")), "{ended}");
+    eventually("the store to be well", || {
+        run(&mut cluster.sagong(&["status"])).status.success().then_some(())
+    });
     cluster.kubectl(&["create", "deployment", "after", "--image=none/none"]);
     eventually("a pod made by controllers that are still alive", || {
         cluster.kubectl(&["get", "pods", "-o", "name"]).contains("pod/after-").then_some(())

@@ -9,24 +9,29 @@ use serde_json::json;
 /// The Kubernetes version that is served.
 pub const KUBERNETES_VERSION: (&str, &str) = ("1", "33");
 
-/// The answer, if the path is one of these. A server that answers at all is healthy: its store is open.
-pub(crate) fn answer(path: &str, query: &Query) -> Option<Response<Body>> {
+/// The answer, if the path is one of these. A server that answers at all is healthy unless its store cannot be written:
+/// `failure` says why.
+pub(crate) fn answer(path: &str, query: &Query, failure: Option<&str>) -> Option<Response<Body>> {
     let name = match path {
         "/version" | "/version/" => return Some(answer::json_value(StatusCode::OK, &version())),
         "/livez" | "/livez/" => "livez",
         "/readyz" | "/readyz/" => "readyz",
         "/healthz" | "/healthz/" => "healthz",
-        "/livez/ping" | "/readyz/ping" | "/healthz/ping" => return Some(text("ok")),
+        "/livez/ping" | "/readyz/ping" | "/healthz/ping" => return Some(text(StatusCode::OK, "ok")),
         _ => return None,
     };
-    if query.has("verbose") {
-        return Some(text(&format!("[+]ping ok\n[+]store ok\n{name} check passed\n")));
+    if let Some(reason) = failure {
+        let body = format!("[+]ping ok\n[-]store failed: {reason}\n{name} check failed\n");
+        return Some(text(StatusCode::INTERNAL_SERVER_ERROR, &body));
     }
-    Some(text("ok"))
+    if query.has("verbose") {
+        return Some(text(StatusCode::OK, &format!("[+]ping ok\n[+]store ok\n{name} check passed\n")));
+    }
+    Some(text(StatusCode::OK, "ok"))
 }
 
-fn text(body: &str) -> Response<Body> {
-    answer::raw(StatusCode::OK, "text/plain; charset=utf-8", body.to_owned())
+fn text(status: StatusCode, body: &str) -> Response<Body> {
+    answer::raw(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
 fn version() -> serde_json::Value {

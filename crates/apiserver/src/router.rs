@@ -74,7 +74,7 @@ where
     let stranger = authn::bearer(&parts.headers).is_none();
     if parts.method == Method::GET
         && (user.is_ok() || stranger)
-        && let Some(response) = health::answer(path, &query)
+        && let Some(response) = health::answer(path, &query, failure(&core, user.is_ok()).as_deref())
     {
         return Ok(response);
     }
@@ -90,6 +90,12 @@ where
             request.dispatch(verb).await
         }
     }
+}
+
+/// Why the store cannot be written, if so; strangers are not told why.
+fn failure(core: &Core, is_known: bool) -> Option<String> {
+    let reason = core.store.failure()?;
+    Some(if is_known { reason } else { "reason withheld".to_owned() })
 }
 
 /// Who asks, or as whom.

@@ -117,27 +117,33 @@ impl DataDir {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match held(file, &path)? {
             Ok(mut file) => {
                 file.set_len(0).and_then(|()| file.rewind())?;
                 write!(file, "{}", std::process::id())?;
                 Ok(Ok(Lock { _file: file }))
             }
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid)?;
-                Ok(Err(pid.trim().parse().unwrap_or(0)))
-            }
-            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(pid) => Ok(Err(pid)),
         }
     }
 
-    /// The process that runs this cluster, if one does.
+    /// The process that runs this cluster, if one does. Writes nothing: the directory's disk may be read-only.
     pub(crate) fn running(&self) -> Result<Option<u32>> {
-        if !self.join("lock").exists() {
-            return Ok(None);
+        let path = self.join("lock");
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(|| format!("cannot open {}", path.display()))?,
+        };
+        held(file, &path).map(Result::err)
+    }
+
+    /// Like [`Self::lock`], for taking the cluster down: on a read-only disk, too, where nobody can start it.
+    pub(crate) fn lock_to_end(&self) -> Result<Result<Lock, u32>> {
+        let path = self.join("lock");
+        match File::open(&path) {
+            Ok(file) => Ok(held(file, &path)?.map(|file| Lock { _file: file })),
+            Err(_) => self.lock(),
         }
-        Ok(self.lock()?.err())
     }
 
     /// How the cluster was last started; None if it never was.
@@ -156,6 +162,19 @@ impl DataDir {
     /// Keeps how the cluster was started.
     pub(crate) fn set_config(&self, config: &ClusterConfig) -> Result<()> {
         write_private(&self.join("cluster.json"), &serde_json::to_vec_pretty(config)?)
+    }
+}
+
+/// Locks a file, or tells the process that it names.
+fn held(file: File, path: &Path) -> Result<Result<Flock<File>, u32>> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(Ok(file)),
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            Ok(Err(pid.trim().parse().unwrap_or(0)))
+        }
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn run(options: cli::Down) -> Result<()> {
         stop(pid)?;
     }
     // Nobody may start it again while it is being taken down.
-    let lock = match data.lock()? {
+    let lock = match data.lock_to_end()? {
         Ok(lock) => lock,
         Err(pid) => bail!("process {pid} still runs the cluster"),
     };

@@ -45,7 +45,7 @@ struct PodReport {
     running: usize,
 }
 
-/// Exit code 0 while the cluster runs and its node is Ready, 1 otherwise.
+/// Exit code 0 while the cluster runs, its node is Ready and writes succeed, 1 otherwise.
 pub(crate) async fn run(options: cli::Status) -> Result<ExitCode> {
     let report = observe(&options.data.data_dir).await?;
     if options.output.is_some() {
@@ -53,7 +53,7 @@ pub(crate) async fn run(options: cli::Status) -> Result<ExitCode> {
     } else {
         print(&report);
     }
-    let healthy = report.node.is_some_and(|node| node.ready);
+    let healthy = report.node.is_some_and(|node| node.ready) && report.problem.is_none();
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -77,15 +77,22 @@ async fn observe(directory: &std::path::Path) -> Result<Report> {
     report.memory = resident(pid);
     report.server = data.config()?.map(|ClusterConfig { port, .. }| format!("https://127.0.0.1:{port}"));
     match ask(&data).await {
-        Ok((node, pods)) => (report.node, report.pods) = (Some(node), Some(pods)),
+        Ok((node, pods, problem)) => {
+            (report.node, report.pods, report.problem) = (Some(node), Some(pods), problem);
+        }
         Err(error) => report.problem = Some(format!("{error:#}")),
     }
     Ok(report)
 }
 
-async fn ask(data: &DataDir) -> Result<(NodeReport, PodReport)> {
+/// The node, the pods, and what is wrong though both could be asked for: the disk is full, or read-only.
+async fn ask(data: &DataDir) -> Result<(NodeReport, PodReport, Option<String>)> {
     let kubeconfig = kube::config::Kubeconfig::read_from(data.kubeconfig())?;
     let client = Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?;
+    let health = client.request_text(http::Request::get("/readyz").body(Vec::new())?).await;
+    let said = health.err().map(|error| error.to_string()).unwrap_or_default();
+    let problem = said.lines().find_map(|line| line.split_once("[-]store failed: "));
+    let problem = problem.map(|(_, reason)| format!("nothing can be stored: {reason}"));
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let own = crate::cluster::node_name();
     let node =
@@ -97,7 +104,7 @@ async fn ask(data: &DataDir) -> Result<(NodeReport, PodReport)> {
     let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?.items;
     let is_running = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
     let running = pods.iter().filter(is_running).count();
-    Ok((NodeReport { name: node.name_any(), ready }, PodReport { total: pods.len(), running }))
+    Ok((NodeReport { name: node.name_any(), ready }, PodReport { total: pods.len(), running }, problem))
 }
 
 /// `VmRSS` of proc(5), in bytes.

@@ -52,6 +52,8 @@ struct Shared {
     state: RwLock<State>,
     /// Locked before `state` where both are needed.
     history: RwLock<History>,
+    /// Why the last write failed, if it did.
+    failure: Mutex<Option<String>>,
 }
 
 /// A [`Store`] in one file, for one process.
@@ -90,7 +92,11 @@ impl EmbeddedStore {
         let (disk, state) = Disk::open(Box::new(open), options.cache_bytes)
             .map_err(|source| StoreError::Open { path: name.to_owned(), source: source.into() })?;
         let history = History::new(state.revision(), options.history_events, options.history_bytes);
-        let shared = Arc::new(Shared { state: RwLock::new(state), history: RwLock::new(history) });
+        let shared = Arc::new(Shared {
+            state: RwLock::new(state),
+            history: RwLock::new(history),
+            failure: Mutex::default(),
+        });
         let (queue, waiting) = std::sync::mpsc::channel();
         let thread = Writer::spawn(disk, shared.clone(), waiting)
             .map_err(|source| StoreError::Open { path: name.to_owned(), source: source.into() })?;
@@ -146,5 +152,9 @@ impl Store for EmbeddedStore {
 
     fn revision(&self) -> Revision {
         self.shared.state.read().revision()
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.shared.failure.lock().clone()
     }
 }

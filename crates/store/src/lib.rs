@@ -173,6 +173,9 @@ pub trait Store: Send + Sync {
 
     /// The present revision.
     fn revision(&self) -> Revision;
+
+    /// Why writes fail: what the last one failed with. None if it succeeded, or there was none yet.
+    fn failure(&self) -> Option<String>;
 }
 
 /// What [`Watch::next`] gives.

@@ -43,6 +43,7 @@ async fn after_a_failed_write_nothing_shows_and_the_next_write_goes_on(
         let error = fails(&store, "/b").await;
         assert!(error.starts_with("writing the store: ") && error.to_lowercase().contains(says), "{error}");
     }
+    assert!(store.failure().unwrap().to_lowercase().contains(says));
     assert_eq!(store.revision(), first);
     assert!(store.get("/b").await.unwrap().is_none());
     assert_eq!(&store.get("/a").await.unwrap().unwrap().value[..], b"1");
@@ -50,7 +51,7 @@ async fn after_a_failed_write_nothing_shows_and_the_next_write_goes_on(
 
     disk.heal();
     let second = committed(&store, vec![put("/c", "3", Expect::Absent)]).await;
-    assert_eq!(second, first + 1);
+    assert_eq!((second, store.failure()), (first + 1, None));
     assert_eq!(&*conformance::events(&mut watch, 1).await[0].entry().key, "/c");
     drop(store);
     let store = open(&disk).unwrap();

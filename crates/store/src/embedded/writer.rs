@@ -106,8 +106,12 @@ impl Writer {
         if !plan.changed.is_empty() {
             let shown = |key: &str| self.shared.state.read().get(key).cloned();
             match self.disk.write(&plan, shown) {
-                Written::Yes => self.publish(&mut plan),
+                Written::Yes => {
+                    *self.shared.failure.lock() = None;
+                    self.publish(&mut plan);
+                }
                 Written::No(why) => {
+                    *self.shared.failure.lock() = Some(why.to_string());
                     for reply in replies {
                         let _ = reply.send(Err(StoreError::Write { source: why.clone() }));
                     }

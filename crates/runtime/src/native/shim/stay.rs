@@ -8,7 +8,7 @@ use super::attach::{ERRORS, OUTPUT, Sessions};
 use super::log::{Log, Stream, now};
 use std::ffi::{OsString, c_int, c_short, c_ulong, c_void};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +19,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often a stream is read before the others have their turn: more than pipes and terminals hold, and not for ever
 /// if others than the container's own program write on.
 const TURN: u32 = 256;
+
+/// Bytes that are taken for the record of the end at the beginning: the disk may be full by then. Blanks behind a record
+/// mean nothing.
+const RECORD: usize = 512;
 
 /// A container that runs. What it holds open has to be passed on when another program takes over.
 pub(crate) struct Kept {
@@ -109,6 +113,8 @@ impl Kept {
     pub(crate) fn stay(self) -> ExitCode {
         // Nothing may keep a directory in use.
         let _ = std::env::set_current_dir("/");
+        let record_file = self.directory.join(".exit.json.new");
+        let _ = fs::write(&record_file, [b' '; RECORD]);
         let names = [("stdout", OUTPUT), ("stderr", ERRORS)];
         let mut outputs: Vec<Written> = Vec::new();
         for (output, (name, number)) in self.outputs.into_iter().zip(names) {
@@ -154,9 +160,8 @@ impl Kept {
             r#"{{"started":"{}","finished":"{finished}","exit_code":{code},"signal":{signal},"reason":"{reason}","message":""}}"#,
             self.started,
         );
-        let temporary = self.directory.join(".exit.json.new");
-        let written = fs::write(&temporary, record);
-        match written.and_then(|()| fs::rename(&temporary, self.directory.join("exit.json"))) {
+        let written = overwrite(&record_file, &record);
+        match written.and_then(|()| fs::rename(&record_file, self.directory.join("exit.json"))) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("recording the exit: {error}");
@@ -164,6 +169,11 @@ impl Kept {
             }
         }
     }
+}
+
+/// Writes the record where room for it was taken.
+fn overwrite(file: &PathBuf, record: &str) -> io::Result<()> {
+    File::options().write(true).create(true).open(file)?.write_all(format!("{record:RECORD$}").as_bytes())
 }
 
 /// Number of processes killed for want of memory, from `memory.events` (version 2) or `memory.oom_control` (1).

@@ -34,6 +34,7 @@ pub(crate) mod qos;
 pub(crate) mod snapshot;
 pub(crate) mod start;
 pub(crate) mod status;
+mod step;
 pub(crate) mod termination;
 pub(crate) mod view;
 #[cfg(test)]

@@ -46,6 +46,11 @@ impl Backoff {
         self.entry = Some(Entry { wait, updated: now });
     }
 
+    /// When the last attempt was made.
+    pub(super) fn updated_mut(&mut self) -> Option<&mut Timestamp> {
+        self.entry.as_mut().map(|entry| &mut entry.updated)
+    }
+
     /// Forgets all attempts.
     pub(crate) fn reset(&mut self) {
         self.entry = None;

@@ -1,6 +1,7 @@
 //! Whole lives of pods in a world in memory, on a virtual clock.
 
 use crate::fakes::{Program, Withdrawal, World};
+use jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -176,6 +177,56 @@ async fn who_ignores_sigterm_is_killed_at_the_end_of_the_grace_period() {
     assert!(asked < Duration::from_millis(100), "{asked:?}");
     assert!((10.0..10.1).contains(&killed.as_secs_f64()), "{killed:?}");
     assert_eq!(world.state.lock().history.last().map(String::as_str), Some("Failed/False"));
+}
+
+#[rstest]
+#[case::forwards(3600)]
+#[case::backwards(-3600)]
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_neither_shortens_nor_prolongs_the_grace_period(#[case] seconds: i64) {
+    let world = World::new();
+    let _running = world.start();
+    world.program("nodejs", Program { ignores_term: true, ..Default::default() });
+    world.create("p", kubia());
+    world.until_ready("p").await;
+    world.delete("p", 10);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    world.clock.set(SignedDuration::from_secs(seconds));
+    // Anything that makes it look.
+    world.change("p", |_| {});
+    world.until_gone("p").await;
+    let killed = world.when("signal 9 nodejs") - world.when("DELETE");
+    assert!((10.0..10.1).contains(&killed.as_secs_f64()), "{killed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_holds_up_neither_probes_nor_restarts() {
+    let world = World::new();
+    let _running = world.start();
+    let answers = Program { answers_after: Some(Duration::ZERO), ..Default::default() };
+    world.program("nodejs", answers);
+    world.create("p", with(kubia(), "/containers/0/livenessProbe", exec_probe(json!({}))));
+    world.until_ready("p").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.clock.set(SignedDuration::from_secs(-3600));
+    world.program("nodejs", Program { answers_after: None, ..Default::default() });
+    world.until("restarted", |world| world.count("start nodejs#1") == 1).await;
+    let after = world.when("start nodejs#1") - world.when("start nodejs#0");
+    assert!(after < Duration::from_secs(60), "{after:?}");
+
+    world.program("nodejs", Program { ends: Some((Duration::from_millis(1), 1)), ..Default::default() });
+    world.create("q", kubia());
+    let starts =
+        |world: &World| world.journal().iter().filter(|what| what.starts_with("start nodejs#")).count();
+    world
+        .until("a wait", |world| world.get("q", "/status/containerStatuses/0/restartCount") == json!(1))
+        .await;
+    let (before, since) = (starts(&world), world.begun_elapsed());
+    world.clock.set(SignedDuration::from_secs(-3600));
+    world.change("q", |_| {});
+    world.until("the next start", |world| starts(world) > before).await;
+    let waited = world.begun_elapsed() - since;
+    assert!(waited < Duration::from_secs(30), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

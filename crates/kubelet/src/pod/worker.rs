@@ -7,7 +7,7 @@ use super::plan::{Action, PodPlan, Wait, plan};
 use super::snapshot::{Instance, Kill, KillReason, Operation, PodSnapshot};
 use super::termination;
 use super::view::PodView;
-use crate::clock::between;
+use crate::clock::{Steps, between};
 use crate::events::Severity::{Normal, Warning};
 use crate::probe::prober::{self, Subject};
 use crate::probe::{Kind, ProbeKey, ProbeReport};
@@ -74,8 +74,13 @@ impl Worker {
 
     /// Goes on until nothing of the pod is left. Dropping the future leaves the containers as they are.
     pub(crate) async fn run(mut self) {
+        let mut steps = Steps::new(&self.shared.clock);
         loop {
+            let step = steps.since_last(&self.shared.clock);
             let now = self.shared.clock.now();
+            if let Some(by) = step {
+                self.snapshot.step(by, now);
+            }
             self.snapshot.termination = termination::observe(&self.snapshot, now);
             let plan = plan(&self.snapshot, now);
             if plan.finished {
@@ -323,7 +328,7 @@ impl Worker {
             let Some(subject) = self.subject(key) else { continue };
             let task = prober::run(
                 subject,
-                self.shared.clock.clone(),
+                self.shared.clock.steady(),
                 self.shared.runtime.clone(),
                 self.reports.0.clone(),
             );

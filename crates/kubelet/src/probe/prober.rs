@@ -25,7 +25,7 @@ pub(crate) struct Subject {
     pub(crate) verdict: Option<bool>,
 }
 
-/// Probes until it is dropped, reporting each change and each failure.
+/// Probes until it is dropped, reporting each change and each failure. `clock` is one that nobody sets.
 pub(crate) async fn run(
     subject: Subject,
     clock: Clock,

@@ -25,6 +25,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// Port on which something serves the kubelet's HTTP API, for `status.daemonEndpoints`; 0 for none.
     pub kubelet_port: i32,
+    /// What containers cannot be kept from on this machine, each a sentence, told as events of the node.
+    pub lacks: Vec<String>,
     /// Further labels of the Node.
     pub node_labels: std::collections::BTreeMap<String, String>,
 }
@@ -46,6 +48,7 @@ impl Config {
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             kubelet_port: 0,
+            lacks: Vec::new(),
             node_labels: Default::default(),
         }
     }

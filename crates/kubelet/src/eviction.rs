@@ -1,13 +1,15 @@
 //! What the node does when it runs short of memory or disk: says so, ends pods that use the most of what is short, and
-//! removes images nobody uses. Ends pods, too, that use more of a volume than they may.
+//! removes images nobody uses. Ends pods, too, that write more to it than they may.
 //!
 //! * [`signals`]: reads what is left and who uses how much.
 //! * [`pressure`]: whether that is too little; pure.
 //! * [`choice`]: which pod has to go; pure.
 //! * [`images`]: which images can go; pure.
+//! * [`limits`]: what a pod may write to the disk; pure.
 
 pub(crate) mod choice;
 pub(crate) mod images;
+pub(crate) mod limits;
 pub(crate) mod pressure;
 mod signals;
 
@@ -87,7 +89,7 @@ fn tell(shared: &Shared, before: &Pressures, after: &Pressures) {
     }
 }
 
-/// Who has to go: whoever lets a volume grow beyond its limit, or else one because something is `short`.
+/// Who has to go: whoever writes more to the disk than a limit allows, or else one because something is `short`.
 async fn evictees(
     shared: &Shared,
     pods: &[PodView],
@@ -97,7 +99,7 @@ async fn evictees(
     let mut all = Vec::new();
     let (dir, instance) = (shared.config.data_dir.clone(), shared.config.instance.clone());
     let pods: Vec<PodView> = pods.iter().filter(|pod| !pod.budget.is_over).cloned().collect();
-    let needed = short.is_some() || pods.iter().any(|pod| !pod.budget.volume_limits.is_empty());
+    let needed = short.is_some() || pods.iter().any(|pod| !pod.budget.storage_limits.is_empty());
     if !needed {
         return all;
     }
@@ -108,14 +110,7 @@ async fn evictees(
     });
     let Ok(measured) = measured.await else { return all };
     for (pod, usage) in &measured {
-        let over = pod.budget.volume_limits.iter().find(|limit| {
-            usage.volumes.get(&limit.volume).is_some_and(|used| i128::from(*used) > limit.bytes)
-        });
-        if let Some(limit) = over {
-            let message = format!(
-                "Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ",
-                limit.volume, limit.text
-            );
+        if let Some(message) = limits::exceeded(&pod.budget.storage_limits, &usage.limited) {
             all.push(Eviction { uid: pod.uid.clone(), message });
         }
     }

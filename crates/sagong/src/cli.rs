@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::data_dir::MOST_PODS;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ pub(crate) struct Up {
     /// Addresses of services
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12", value_parser = network)]
     pub(crate) service_cidr: Ipv4Net,
+    /// Most pods this machine takes
+    #[arg(long, value_name = "N", default_value_t = MOST_PODS, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) max_pods: u32,
     /// Leave LoadBalancer services <pending>; `sagong tunnel` serves them
     #[arg(long)]
     pub(crate) no_load_balancer: bool,

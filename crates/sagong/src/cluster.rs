@@ -195,11 +195,12 @@ pub(crate) async fn destroy(data: &DataDir) -> Result<()> {
         tokio::task::spawn_blocking(move || sagong_runtime::native::destroy_all(&of, &root, &run)).await?;
     let snapshots = unmount_all(data).await;
     let network = sagong_network::destroy(&instance).await;
-    let volumes = unmount_below(&data.join("pods"));
+    // On a read-only disk the image store cannot take its mounts down itself.
+    let mounts = unmount_below(&data.join("images")).and(unmount_below(&data.join("pods")));
     containers.context("stopping containers")?;
     snapshots?;
     network.context("removing the network")?;
-    volumes
+    mounts
 }
 
 async fn unmount_all(data: &DataDir) -> Result<()> {
@@ -214,7 +215,7 @@ async fn unmount_all(data: &DataDir) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts what is left of volumes.
+/// Unmounts what is left of volumes and of containers' roots.
 fn unmount_below(directory: &std::path::Path) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mounts")?;
     let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
@@ -282,6 +283,8 @@ fn kubelet(
     let config = sagong_kubelet::Config {
         pod_cidr: Some(config.pod_cidr.to_string()),
         node_addresses,
+        max_pods: config.max_pods,
+        lacks: sagong_runtime::native::missing_limits(),
         cluster_dns: network_options(data, config).cluster_dns().map(IpAddr::V4).into_iter().collect(),
         ..sagong_kubelet::Config::new(node_name(), data.instance(), data.path())
     };

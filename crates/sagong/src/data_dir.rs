@@ -30,6 +30,15 @@ pub(crate) struct ClusterConfig {
     pub(crate) pod_cidr: Ipv4Net,
     pub(crate) service_cidr: Ipv4Net,
     pub(crate) load_balancer: bool,
+    #[serde(default = "most_pods")]
+    pub(crate) max_pods: u32,
+}
+
+/// Most pods on a node, as upstream's kubelet has it.
+pub(crate) const MOST_PODS: u32 = 110;
+
+fn most_pods() -> u32 {
+    MOST_PODS
 }
 
 impl ClusterConfig {
@@ -41,6 +50,7 @@ impl ClusterConfig {
                 format!("--pod-cidr {}", config.pod_cidr),
                 format!("--service-cidr {}", config.service_cidr),
                 format!("{} load balancer", if config.load_balancer { "with" } else { "without" }),
+                format!("--max-pods {}", config.max_pods),
             ]
         };
         let pairs = options(self).into_iter().zip(options(other));

@@ -35,6 +35,7 @@ pub(crate) async fn detached(options: &cli::Up) -> Result<()> {
         .args(["--port", &options.port.to_string()])
         .args(["--pod-cidr", &options.pod_cidr.to_string()])
         .args(["--service-cidr", &options.service_cidr.to_string()])
+        .args(["--max-pods", &options.max_pods.to_string()])
         .args(options.no_load_balancer.then_some("--no-load-balancer"))
         .args(options.no_kubeconfig.then_some("--no-kubeconfig"))
         .args(["--simulated-nodes", &options.simulated_nodes.to_string()])
@@ -152,6 +153,7 @@ fn config(options: &cli::Up) -> ClusterConfig {
         pod_cidr: options.pod_cidr,
         service_cidr: options.service_cidr,
         load_balancer: !options.no_load_balancer,
+        max_pods: options.max_pods,
     }
 }
 
@@ -230,6 +232,8 @@ fn say_ready(options: &cli::Up, data: &DataDir, cluster: &Cluster) {
         }
         None => Some(own),
     };
+    lines
+        .extend(sagong_runtime::native::missing_limits().into_iter().map(|lack| format!("Warning: {lack}.")));
     lines.push("Next:".into());
     lines.extend(next.into_iter().chain(["kubectl get nodes".into()]).map(|line| format!("  {line}")));
     // The parent may be gone already; that is no reason to stop.

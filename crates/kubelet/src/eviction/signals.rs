@@ -1,5 +1,6 @@
 //! What is left on the node, and who uses how much.
 
+use super::limits::Subject;
 use crate::pod::view::PodView;
 use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeMap, HashSet};
@@ -38,8 +39,8 @@ pub(super) struct Usage {
     pub(super) memory: u64,
     /// Volumes, logs and what containers wrote beside them, on disk.
     pub(super) disk: u64,
-    /// Of `emptyDir` volumes with a limit, by name.
-    pub(super) volumes: BTreeMap<String, u64>,
+    /// On disk, of what has a limit.
+    pub(super) limited: BTreeMap<Subject, u64>,
 }
 
 /// Looks at the node.
@@ -62,22 +63,29 @@ fn available(meminfo: &str) -> Option<u64> {
 /// Counts what a pod uses. What cannot be read counts nothing.
 pub(super) fn usage(data_dir: &Path, instance: &str, pod: &PodView) -> Usage {
     let volumes = data_dir.join("pods").join(&pod.uid).join("volumes");
-    let limited = pod
-        .budget
-        .volume_limits
-        .iter()
-        .map(|limit| (limit.volume.clone(), size(&volumes.join(&limit.volume), None)));
     let logs = data_dir.join("logs").join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
     // What its containers wrote beside their volumes.
-    let written = sagong_image::written(&data_dir.join("images"), &format!("{}_", pod.uid));
+    let written = |prefix: &str| sagong_image::written(&data_dir.join("images"), prefix);
     // Memory mounted in the pod's directory is no disk.
     let device = std::fs::metadata(data_dir).ok().map(|found| found.dev());
+    let sum = |directories: Vec<PathBuf>| {
+        directories.iter().map(|directory| size(directory, device)).fold(0, u64::saturating_add)
+    };
+    let with = |place: PathBuf, mut others: Vec<PathBuf>| {
+        others.push(place);
+        others
+    };
+    let disk = sum(with(volumes.clone(), with(logs.clone(), written(&format!("{}_", pod.uid)))));
+    let measure = |subject: &Subject| match subject {
+        Subject::Volume(name) => size(&volumes.join(name), None),
+        Subject::Pod => disk,
+        Subject::Container(name) => sum(with(logs.join(name), written(&format!("{}_{name}_", pod.uid)))),
+    };
+    let limits = pod.budget.storage_limits.iter();
     Usage {
         memory: memory(instance, &pod.budget.cgroup).unwrap_or_default(),
-        volumes: limited.collect(),
-        disk: { [volumes, logs].into_iter().chain(written) }
-            .map(|directory| size(&directory, device))
-            .fold(0, u64::saturating_add),
+        limited: limits.map(|limit| (limit.subject.clone(), measure(&limit.subject))).collect(),
+        disk,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::facts::Facts;
 use super::status;
-use crate::clock::between;
-use crate::events::Severity::Normal;
+use crate::events::Severity::{Normal, Warning};
 use crate::shared::Shared;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeStatus};
@@ -12,6 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How often the status is computed.
 const LOOK: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ pub(crate) async fn run(shared: &Shared, client: Client, facts: Facts, uid: watc
     let api: Api<Node> = Api::all(client);
     let mut known = register(shared, &api, &facts, &uid).await;
     tell(shared);
-    let mut written = shared.clock.now();
+    let mut written = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
         let now = shared.clock.now();
@@ -41,11 +41,11 @@ pub(crate) async fn run(shared: &Shared, client: Client, facts: Facts, uid: watc
             Err(error) => tracing::warn!(%error, "node not read"),
         }
         let wanted = compute(shared, &facts, Some(&known), now).await;
-        if !status::differs(&known, &wanted) && between(written, now) < REPORT {
+        if !status::differs(&known, &wanted) && written.elapsed() < REPORT {
             continue;
         }
         match write(&api, &shared.config.node_name, &wanted).await {
-            Ok(_) => written = now,
+            Ok(_) => written = Instant::now(),
             Err(error) => tracing::warn!(%error, "node status not written"),
         }
     }
@@ -60,6 +60,9 @@ fn tell(shared: &Shared) {
     }
     let enforced = "Updated Node Allocatable limit across pods";
     shared.recorder.node(node, Normal, "NodeAllocatableEnforced", enforced);
+    for lack in &shared.config.lacks {
+        shared.recorder.node(node, Warning, "LimitsMissing", lack.clone());
+    }
 }
 
 /// Makes the object, or takes over the one there is; tries until it works.

@@ -2,6 +2,7 @@
 
 use super::qos;
 use super::snapshot::PodSnapshot;
+use crate::eviction::limits::{self, StorageLimit};
 use crate::quantity;
 use k8s_openapi::api::core::v1::PodStatus;
 use std::collections::BTreeMap;
@@ -36,19 +37,8 @@ pub(crate) struct Budget {
     pub(crate) memory_request: u64,
     /// Its cgroup, below Sagong's own.
     pub(crate) cgroup: String,
-    /// `emptyDir` volumes on disk that may not grow beyond a limit.
-    pub(crate) volume_limits: Vec<VolumeLimit>,
-}
-
-/// `emptyDir.sizeLimit`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct VolumeLimit {
-    /// Name of the volume.
-    pub(crate) volume: String,
-    /// The limit.
-    pub(crate) bytes: i128,
-    /// As the API has it.
-    pub(crate) text: String,
+    /// What it may write to the node's disk.
+    pub(crate) storage_limits: Vec<StorageLimit>,
 }
 
 /// The least priority of what the cluster itself needs (`system-cluster-critical`).
@@ -58,14 +48,6 @@ impl Budget {
     fn of(snapshot: &PodSnapshot, status: &PodStatus) -> Self {
         let spec = snapshot.spec();
         let priority = spec.and_then(|spec| spec.priority).unwrap_or_default();
-        let limits = spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter_map(|volume| {
-            let source = volume.empty_dir.as_ref()?;
-            let limit = source.size_limit.as_ref()?;
-            let bytes = quantity::milli(&limit.0)? / 1000;
-            let limit = VolumeLimit { volume: volume.name.clone(), bytes, text: limit.0.clone() };
-            // What is in memory is limited by its file system.
-            (bytes > 0 && source.medium.as_deref() != Some("Memory")).then_some(limit)
-        });
         let requests = snapshot.main_containers().iter().filter_map(|spec| {
             let requests = spec.resources.as_ref()?.requests.as_ref()?;
             u64::try_from(quantity::milli(&requests.get("memory")?.0)? / 1000).ok()
@@ -77,7 +59,7 @@ impl Budget {
             is_critical: priority >= CRITICAL,
             memory_request: requests.sum(),
             cgroup: qos::cgroup_parent(&snapshot.pod),
-            volume_limits: limits.collect(),
+            storage_limits: spec.map(limits::of).unwrap_or_default(),
         }
     }
 }

@@ -30,6 +30,14 @@ pub fn check_cgroups() -> Result<(), String> {
     Ok(())
 }
 
+/// Limits that containers do not have here because the kernel's controller is missing, each as a sentence.
+pub fn missing_limits() -> Vec<String> {
+    let Ok(cgroups) = Cgroups::detect() else { return Vec::new() };
+    let limits = [("pids", "a container may start any number of processes")];
+    let missing = limits.into_iter().filter(|(controller, _)| !cgroups.has_controller(controller));
+    missing.map(|(name, lack)| format!("The cgroup controller {name:?} is missing: {lack}")).collect()
+}
+
 fn probe(hierarchy: &Hierarchy) -> Result<(), String> {
     let mount = hierarchy.mount.display();
     let directory = hierarchy.mount.join(format!("sagong-probe-{}", std::process::id()));

@@ -27,7 +27,7 @@ mod testing;
 mod watch;
 
 pub use destroy::destroy_all;
-pub use fit::check_cgroups;
+pub use fit::{check_cgroups, missing_limits};
 pub use shim::shim_main;
 
 use crate::{

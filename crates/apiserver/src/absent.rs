@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Group, version, plural and kind.
-const KINDS: [(&str, &str, &str, &str); 10] = [
+const KINDS: [(&str, &str, &str, &str); 11] = [
     ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
     ("", "v1", "persistentvolumes", "PersistentVolume"),
     ("apps", "v1", "daemonsets", "DaemonSet"),
@@ -31,6 +31,7 @@ const KINDS: [(&str, &str, &str, &str); 10] = [
     ("storage.k8s.io", "v1", "csinodes", "CSINode"),
     ("storage.k8s.io", "v1", "csistoragecapacities", "CSIStorageCapacity"),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass"),
+    ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment"),
 ];
 
 /// One of the kinds.

@@ -62,6 +62,7 @@ pub(crate) struct Sub {
 const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 const STREAM: &[&str] = &["create", "get"];
 
 fn listed(resource: &Resource) -> Listed {
@@ -79,7 +80,9 @@ fn listed(resource: &Resource) -> Listed {
             add("exec", None, "PodExecOptions", STREAM);
             add("log", None, "Pod", &["get"][..]);
             add("portforward", None, "PodPortForwardOptions", STREAM);
+            add("proxy", None, "PodProxyOptions", PROXY);
         }
+        "services" => add("proxy", None, "ServiceProxyOptions", PROXY),
         "namespaces" => add("finalize", None, "Namespace", &["update"][..]),
         "serviceaccounts" => {
             add("token", Some(("authentication.k8s.io", "v1")), "TokenRequest", &["create"][..]);

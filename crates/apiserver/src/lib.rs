@@ -27,6 +27,7 @@ mod negotiate;
 pub mod pki;
 pub mod pods;
 mod protobuf;
+mod proxy;
 mod query;
 mod resources;
 mod rest;

@@ -88,11 +88,20 @@ pub(crate) fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
 
 /// The first clause that can be served, or 406.
 pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Wanted, ApiError> {
+    negotiate_among(headers, |_| true)
+}
+
+/// The same where not every shape is served.
+pub(crate) fn negotiate_among(
+    headers: &HeaderMap,
+    is_served: impl Fn(Shape) -> bool,
+) -> Result<Wanted, ApiError> {
     let clauses = clauses(headers);
     if clauses.is_empty() {
         return Ok(JSON);
     }
-    let served = clauses.iter().find_map(|c| Some(Wanted { encoding: c.encoding()?, shape: c.shape()? }));
+    let known = clauses.iter().filter_map(|c| Some(Wanted { encoding: c.encoding()?, shape: c.shape()? }));
+    let served = known.into_iter().find(|wanted| is_served(wanted.shape));
     served.ok_or_else(|| ApiError::NotAcceptable("application/json, application/yaml".into()))
 }
 

@@ -5,6 +5,7 @@ use crate::authn::User;
 use crate::authz::{self, Attributes};
 use crate::body::Body;
 use crate::failure::{Failure, Outcome};
+use crate::negotiate::{self, Shape};
 use crate::rest::input;
 use crate::state::Core;
 use crate::tokens;
@@ -87,6 +88,8 @@ impl Review {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Outcome<Response<Body>> {
+        // They are in no store, and have no metadata that a table could show.
+        negotiate::negotiate_among(headers, |shape| shape == Shape::Object)?;
         match self {
             Self::SelfSubject => {
                 let mut review: SelfSubjectReview = read(headers, body)?;

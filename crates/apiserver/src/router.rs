@@ -13,11 +13,11 @@ use crate::resources::Resource;
 use crate::rest::{create, delete, get, list, patch, scale, update, watch};
 use crate::state::Core;
 use crate::target::{Path, Target};
-use crate::{compress, discovery, health, impersonation, namespaces, reviews, streams, tokens};
+use crate::{compress, discovery, health, impersonation, namespaces, proxy, reviews, streams, tokens};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 use sagong_api::error::ApiError;
@@ -69,6 +69,8 @@ where
 {
     let query = Query::parse(parts.uri.query());
     let path = parts.uri.path();
+    let target = Target::parse(path);
+    check_timeout(&target, &query)?;
     let user = authenticate(&core, peer, &parts).await;
     // Strangers are answered; who shows a wrong token is told so, as everywhere.
     let stranger = authn::bearer(&parts.headers).is_none();
@@ -79,14 +81,15 @@ where
         return Ok(response);
     }
     let user = user?;
-    match Target::parse(path) {
+    match target {
         Target::Other => other(&core, &user, &parts, path),
         Target::Resource(target) => {
             let verb = verb(&parts.method, &target, &query)?;
             authz::authorize(&user, &attributes(verb, &target))?;
             let body = read(body).await?;
             let upgrade = parts.extensions.remove::<OnUpgrade>();
-            let request = Pending { core, user, target, query, headers: parts.headers, body, upgrade };
+            let Parts { method, uri, headers, .. } = parts;
+            let request = Pending { core, user, method, uri, target, query, headers, body, upgrade };
             request.dispatch(verb).await
         }
     }
@@ -96,6 +99,25 @@ where
 fn failure(core: &Core, is_known: bool) -> Option<String> {
     let reason = core.store.failure()?;
     Some(if is_known { reason } else { "reason withheld".to_owned() })
+}
+
+/// Whether `timeout`, with which clients say how long they wait, is a duration. (It does not end a request: answers
+/// that are no streams take milliseconds.)
+fn check_timeout(target: &Target, query: &Query) -> Outcome<()> {
+    let stream = match target {
+        Target::Other => false,
+        Target::Resource(path) => {
+            let streams = ["attach", "exec", "log", "portforward", "proxy"];
+            query.flag("watch") || path.subresource.as_deref().is_some_and(|sub| streams.contains(&sub))
+        }
+    };
+    match query.get("timeout") {
+        Some(given) if !stream && given != "0" && given.parse::<jiff::SignedDuration>().is_err() => {
+            let what = format!("time: invalid duration {given:?}");
+            Err(Failure::bad_request(format!("invalid timeout specified in the request URL - {what}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Who asks, or as whom.
@@ -159,6 +181,7 @@ fn verb(method: &Method, target: &Path, query: &Query) -> Outcome<&'static str> 
         {
             "create"
         }
+        "OPTIONS" if proxy::is_proxy(&target.group, &target.resource, target.subresource.as_deref()) => "get",
         "GET" | "HEAD" if one => "get",
         "GET" | "HEAD" => "list",
         "POST" => "create",
@@ -188,6 +211,8 @@ fn attributes(verb: &str, target: &Path) -> Attributes {
 struct Pending {
     core: Arc<Core>,
     user: Arc<User>,
+    method: Method,
+    uri: Uri,
     target: Path,
     query: Query,
     headers: http::HeaderMap,
@@ -216,7 +241,8 @@ impl Pending {
         let found = found.ok_or(ApiError::UnknownResource)?;
         check_scope(&found, &self.target, verb)?;
         let subresource = if bindings { Some("binding".to_owned()) } else { self.target.subresource.clone() };
-        if !self.target.rest.is_empty() {
+        let is_proxy = proxy::is_proxy(group, resource, subresource.as_deref());
+        if !is_proxy && !self.target.rest.trim_matches('/').is_empty() {
             return Err(ApiError::UnknownResource.into());
         }
         let is_stream = streams::is_stream(group, resource, subresource.as_deref());
@@ -229,6 +255,11 @@ impl Pending {
             headers: self.headers,
             body: self.body,
         };
+        if is_proxy {
+            let Self { method, uri, upgrade, .. } = self;
+            let call = proxy::Call { method, uri, tail: self.target.rest, upgrade };
+            return proxy::answer(&context, call).await;
+        }
         match subresource {
             None => object(&context, verb).await,
             Some(subresource) if is_stream => match verb {
@@ -265,7 +296,7 @@ async fn object(context: &Context, verb: &str) -> Outcome<Response<Body>> {
     }
 }
 
-/// The verbs on subresources. (Proxy would be a further arm.)
+/// The verbs on subresources, but for streams and proxies.
 async fn sub(context: &Context, subresource: &str, verb: &str) -> Outcome<Response<Body>> {
     let has = context.resource.kind().subresources();
     match (context.resource.qualified.as_str(), subresource, verb) {

@@ -20,8 +20,8 @@ pub(crate) struct Path {
     pub(crate) resource: String,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
-    /// What follows the subresource (`proxy/PATH`).
-    pub(crate) rest: Vec<String>,
+    /// What follows the subresource (`proxy/PATH`), as it was written: empty, or with a slash in front.
+    pub(crate) rest: String,
 }
 
 /// Subresources of namespaces themselves, as against resources in a namespace.
@@ -29,9 +29,9 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 impl Target {
     /// Takes a URL path apart. Segments are percent-decoded after splitting.
-    pub(crate) fn parse(path: &str) -> Self {
+    pub(crate) fn parse(url: &str) -> Self {
         let decode = |s: &str| percent_decode_str(s).decode_utf8_lossy().into_owned();
-        let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(decode).collect();
+        let segments: Vec<String> = url.split('/').filter(|s| !s.is_empty()).map(decode).collect();
         let (group, version, tail) = match segments.as_slice() {
             [api, version, tail @ ..] if api == "api" => (String::new(), version.clone(), tail),
             [apis, group, version, tail @ ..] if apis == "apis" => (group.clone(), version.clone(), tail),
@@ -52,9 +52,17 @@ impl Target {
         path.resource = resource;
         path.name = parts.next();
         path.subresource = parts.next();
-        path.rest = parts.collect();
+        after(url, segments.len() - parts.len()).clone_into(&mut path.rest);
         Self::Resource(path)
     }
+}
+
+/// What follows the first `count` segments.
+fn after(path: &str, count: usize) -> &str {
+    (0..count).fold(path, |rest, _| {
+        let rest = rest.trim_start_matches('/');
+        rest.find('/').map_or("", |end| &rest[end..])
+    })
 }
 
 #[cfg(test)]
@@ -89,8 +97,18 @@ mod tests {
     #[case::finalize("/api/v1/namespaces/x/finalize", "/v1 - namespaces x finalize")]
     #[case::group_discovery("/apis/apps/v1", "other")]
     #[case::encoded("/api/v1/namespaces/a%2Fb/pods", "/v1 a/b pods - -")]
+    #[case::a_proxy("/api/v1/namespaces/x/pods/p:80/proxy/a", "/v1 x pods p:80 proxy")]
     #[case::health("/healthz", "other")]
     fn a_path_is_taken_apart(#[case] path: &str, #[case] expected: &str) {
         assert_eq!(shown(path), expected);
+    }
+
+    #[rstest::rstest]
+    #[case::nothing("/api/v1/namespaces/x/pods/p/proxy", "")]
+    #[case::the_root("/api/v1/namespaces/x/pods/p/proxy/", "/")]
+    #[case::as_it_was_written("/api//v1/namespaces/x/pods/p/proxy/a%2Fb//c/", "/a%2Fb//c/")]
+    fn what_a_proxy_passes_on_is_left_alone(#[case] path: &str, #[case] expected: &str) {
+        let Target::Resource(parsed) = Target::parse(path) else { panic!("no resource") };
+        assert_eq!(parsed.rest, expected);
     }
 }

@@ -128,6 +128,14 @@ async fn failures_have_upstreams_codes_reasons_and_words() {
         ),
         (
             "GET",
+            format!("{MAPS}?timeout=soon"),
+            json!(null),
+            400,
+            "BadRequest",
+            "invalid timeout specified in the request URL - time: invalid duration \"soon\"",
+        ),
+        (
+            "GET",
             format!("{MAPS}?resourceVersion=999999"),
             json!(null),
             504,
@@ -310,6 +318,15 @@ async fn a_streaming_list_ends_its_initial_events_with_a_bookmark() {
     assert_eq!(events[0]["type"], "ADDED");
     assert_eq!(events[1]["type"], "BOOKMARK");
     assert_eq!(events[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let asked = async |accept: &str| {
+        let (code, _, text) =
+            server.request("GET", &format!("{MAPS}?{query}"), &[("accept", accept)], "").await;
+        (code, text.contains("ConfigMap"))
+    };
+    assert_eq!(asked(table).await, (406, false));
+    assert_eq!(asked(&format!("{table},application/json")).await, (200, true));
 }
 
 #[tokio::test]
@@ -607,6 +624,12 @@ async fn kinds_of_which_there_are_none_are_listed_and_watched_and_never_created(
     let sets = "/apis/apps/v1/statefulsets";
     let (code, list) = server.json("GET", sets, &json!(null)).await;
     assert_eq!((code, &list["kind"], &list["items"]), (200, &json!("StatefulSetList"), &json!([])));
+    let attachments = "/apis/storage.k8s.io/v1/volumeattachments";
+    assert_eq!(
+        server.json("GET", attachments, &json!(null)).await.0,
+        200,
+        "kube-scheduler 1.33 waits for it"
+    );
     assert!(list["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 0);
 
     let budgets = Api::<PodDisruptionBudget>::all(server.client());
@@ -624,4 +647,16 @@ async fn kinds_of_which_there_are_none_are_listed_and_watched_and_never_created(
     assert_eq!((code, message(&missing)), (404, "statefulsets.apps \"a\" not found"));
     let (_, discovery) = server.json("GET", "/apis/apps/v1", &json!(null)).await;
     assert!(!discovery.to_string().contains("statefulsets"), "{discovery}");
+}
+
+#[tokio::test]
+async fn a_question_about_rights_is_no_table() {
+    let server = Server::start().await;
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let question = json!({"spec": {"nonResourceAttributes": {"verb": "get", "path": "/"}}}).to_string();
+    let json = ("content-type", "application/json");
+    let table = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    assert_eq!(server.request("POST", path, &[json], question.as_str()).await.0, 201);
+    let (code, _, refused) = server.request("POST", path, &[json, table], question.as_str()).await;
+    assert_eq!((code, refused.contains("NotAcceptable")), (406, true), "{refused}");
 }

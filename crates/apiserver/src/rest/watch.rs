@@ -3,7 +3,7 @@
 use crate::body::{Body, BoxError, streaming};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::negotiate::{Encoding, Shape};
+use crate::negotiate::{self, Encoding, Shape};
 use crate::resources::Resource;
 use crate::rest::get::parse_version;
 use crate::rest::selection::Selection;
@@ -40,6 +40,8 @@ struct Request {
     bookmarks: bool,
     /// End the initial events with a bookmark.
     mark_initial: bool,
+    /// Whether the initial events are asked for in place of a list.
+    lists: bool,
     timeout: Duration,
     selection: Selection,
 }
@@ -62,6 +64,7 @@ impl Request {
             from,
             bookmarks,
             mark_initial: send_initial == Some(true) && bookmarks,
+            lists: send_initial == Some(true),
             timeout: timeout(context.number("timeoutSeconds")?),
             selection: match &context.name {
                 Some(name) => Selection::of_one(query, &context.resource, name)?,
@@ -98,7 +101,9 @@ fn check_initial_events(context: &Context, send_initial: Option<bool>) -> Outcom
 /// Answers with the events of the collection. What goes wrong after the head was sent is an `ERROR` event.
 pub(crate) async fn watch(context: &Context) -> Outcome<Response<Body>> {
     let request = Request::parse(context)?;
-    let wanted = context.wanted()?;
+    // A list in the form of a watch is not had as a table, as upstream: clients then list as ever.
+    let is_served = |shape| !(request.lists && matches!(shape, Shape::Table(_)));
+    let wanted = negotiate::negotiate_among(&context.headers, is_served)?;
     if wanted.encoding != Encoding::Json {
         return Err(ApiError::NotAcceptable("application/json;stream=watch".into()).into());
     }

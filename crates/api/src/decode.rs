@@ -30,7 +30,7 @@ pub(crate) fn decode_root<T: DeserializeOwned>(
             Ok(read) => return Ok(read),
             Err(error) => error,
         };
-        let Some(without_null) = replace_null(&json, &error) else {
+        let Some(without_null) = replace_null(&json, &error).or_else(|| add_times(&json)) else {
             return Err(explain::explain(&error, root));
         };
         json = without_null.into();
@@ -119,6 +119,24 @@ fn replace_null(json: &[u8], error: &PathError) -> Option<Vec<u8>> {
     }
     *place = empty;
     serde_json::to_vec(&body).ok()
+}
+
+/// When something happened that nobody gave a time for: Go's zero time.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// The body with a time in every condition of the status that has none, which is no error upstream. None if all
+/// have one.
+fn add_times(json: &[u8]) -> Option<Vec<u8>> {
+    let mut body: Value = serde_json::from_slice(json).ok()?;
+    let mut added = false;
+    for condition in body.pointer_mut("/status/conditions")?.as_array_mut()? {
+        let time = condition.as_object_mut()?.entry("lastTransitionTime").or_insert(Value::Null);
+        if time.is_null() {
+            *time = Value::from(NO_TIME);
+            added = true;
+        }
+    }
+    if added { serde_json::to_vec(&body).ok() } else { None }
 }
 
 /// The answer to a body that could not be read as an object of that kind.

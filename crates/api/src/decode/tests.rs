@@ -1,7 +1,7 @@
 use super::*;
 use crate::kinds;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use proptest::prelude::{any, prop, proptest};
 use rstest::rstest;
@@ -81,6 +81,19 @@ fn malformed_json_is_told_with_line_and_column(#[case] json: &str, #[case] messa
 #[case(r#"{"apiVersion": "apps/v1", "kind": "ReplicaSet"}"#)]
 fn a_body_of_another_kind_is_refused(#[case] json: &str) {
     assert!(decode::<Deployment>(json.as_bytes()).is_err());
+}
+
+#[rstest]
+#[case::none(r#"{"type": "A", "status": "True", "reason": "R", "message": "m"}"#)]
+#[case::null(r#"{"type": "A", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": null}"#)]
+fn a_condition_may_lack_its_time(#[case] condition: &str) {
+    let body = format!(r#"{{"status": {{"conditions": [{condition}]}}}}"#);
+    let (service, issues) = decode::<Service>(body.as_bytes()).unwrap();
+    let conditions = service.status.unwrap().conditions.unwrap();
+    assert_eq!(
+        (conditions[0].last_transition_time.0.to_string().as_str(), issues),
+        ("0001-01-01T00:00:00Z", vec![])
+    );
 }
 
 #[test]

@@ -8,6 +8,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
+/// Labels of services that proxies leave alone: headless by will, or another proxy's.
+const LEFT_ALONE: [&str; 2] = ["service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"];
 /// Label that names the service of an EndpointSlice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -50,6 +52,8 @@ pub(crate) struct ServiceInfo {
     pub(crate) headless: bool,
     /// `spec.externalName` of a service of that type.
     pub(crate) external_name: Option<String>,
+    /// Whether a label tells proxies to leave its addresses alone.
+    pub(crate) left_alone: bool,
     /// Whether it has a selector: its slices are then the controllers'.
     pub(crate) selects: bool,
     /// `spec.publishNotReadyAddresses`.
@@ -143,6 +147,10 @@ impl From<&Service> for ServiceInfo {
             headless: cluster_ip == Some("None"),
             cluster_ip: cluster_ip.and_then(|address| address.parse().ok()),
             external_name: spec.external_name.clone().filter(|name| external_name && !name.is_empty()),
+            left_alone: meta
+                .labels
+                .as_ref()
+                .is_some_and(|labels| LEFT_ALONE.iter().any(|label| labels.contains_key(*label))),
             selects: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
             publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
             external_ips: v4(spec.external_ips.as_ref()),
@@ -395,7 +403,7 @@ impl Observed {
         endpoints: impl Fn(&Key, &Port, Option<Ipv4Net>) -> Vec<SocketAddrV4>,
     ) -> Vec<ServicePort> {
         let mut all = Vec::new();
-        for (key, service) in &self.services {
+        for (key, service) in self.services.iter().filter(|(_, service)| !service.left_alone) {
             let Some(cluster_ip) = service.cluster_ip else { continue };
             let Locality { internal, external } = service.only_local;
             all.extend(service.ports.iter().map(|port| ServicePort {

@@ -85,6 +85,19 @@ fn headless_services_have_no_rules() {
 }
 
 #[test]
+fn services_that_are_another_proxys_have_no_rules_until_the_label_goes() {
+    for label in LEFT_ALONE {
+        let mut foreign = service();
+        foreign.metadata.labels = Some([(label.to_owned(), "x".to_owned())].into());
+        let mut observed = Observed::default();
+        observed.service(&foreign);
+        assert!(observed.service_ports(node(), |_| false).is_empty(), "{label}");
+        observed.service(&service());
+        assert_eq!(observed.service_ports(node(), |_| false).len(), 1, "{label}");
+    }
+}
+
+#[test]
 fn a_deleted_slice_takes_its_endpoints_along() {
     let mut observed = Observed::default();
     observed.service(&service());

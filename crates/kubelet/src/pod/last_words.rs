@@ -32,11 +32,15 @@ fn tail(path: &Path, limit: u64) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The last lines of a CRI log, without times and streams.
+/// The last lines of a CRI log, without times and streams. What the program did not end with a newline has none.
 fn log_end(log: &str) -> Option<String> {
-    let lines: Vec<&str> = log.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let mut text: String =
-        lines[lines.len().saturating_sub(LOG_LINES)..].iter().flat_map(|line| [line, "\n"]).collect();
+    let parts = |line| {
+        let mut parts = str::splitn(line, 4, ' ').skip(2);
+        let end = if parts.next()?.starts_with('P') { "" } else { "\n" };
+        Some([parts.next()?, end])
+    };
+    let lines: Vec<[&str; 2]> = log.lines().filter_map(parts).collect();
+    let mut text: String = lines[lines.len().saturating_sub(LOG_LINES)..].iter().flatten().copied().collect();
     if text.len() > LOG_LIMIT {
         let cut = (text.len() - LOG_LIMIT..).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
         text.drain(..cut);
@@ -47,6 +51,13 @@ fn log_end(log: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_from_the_log_ends_as_the_log_does() {
+        let of = |log: &str| log_end(log).unwrap();
+        assert_eq!(of("t stdout F one\nt stdout P DONE\n"), "one\nDONE");
+        assert_eq!(of("t stdout P a long \nt stdout F line\n"), "a long line\n");
+    }
 
     #[test]
     fn the_log_is_used_only_by_policy_and_after_a_failure() {

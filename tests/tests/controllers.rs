@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use sagong_tests::{Cluster, eventually, have, sagong, stdout};
+use sagong_tests::{Cluster, eventually, have, run, sagong, stdout};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -82,6 +82,13 @@ fn controllers_of_their_own_roll_a_deployment_and_take_over_from_each_other() {
     let first = Controllers::start(&cluster, "first");
     first.says("until interrupted");
     cluster.kubectl(&["rollout", "status", "deployment", "kubia", "--timeout=60s"]);
+    let published = ["get", "configmap", "kube-root-ca.crt", "-o", "jsonpath={.data.ca\\.crt}"];
+    let own = std::fs::read_to_string(cluster.data_dir().join("pki/ca.crt")).unwrap();
+    let published = eventually("what pods know the API server by", || {
+        let output = run(&mut cluster.kubectl_command(&published));
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    });
+    assert_eq!(published.trim(), own.trim());
     let leader = holder(&cluster);
     let second = Controllers::start(&cluster, "second");
     second.says(&leader);

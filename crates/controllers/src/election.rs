@@ -111,9 +111,9 @@ impl View {
         let before = lease.spec.clone().unwrap_or_default();
         let holder = before.holder_identity.unwrap_or_default();
         let is_ours = holder == settings.identity;
-        // The holder may work as long as it said it would.
-        let said = u64::try_from(before.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
-        let duration = settings.duration.max(Duration::from_secs(said));
+        // The holder may work as long as it said it would, and no longer, whatever we ask for ourselves.
+        let said = before.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let duration = said.filter(|seconds| *seconds > 0).map_or(settings.duration, Duration::from_secs);
         if !holder.is_empty() && !is_ours && now < self.since + duration {
             return Move::Wait(holder);
         }
@@ -330,6 +330,18 @@ mod tests {
             Move::Wait(waited_for) => assert_eq!((waited_for.as_str(), expected), (holder, None)),
             Move::Create(_) => panic!("it is there"),
         }
+    }
+
+    #[test]
+    fn who_said_a_short_time_is_not_waited_for_longer_than_that() {
+        // Upstream's controller-manager says 15 s; ours beside the server asks for 60 s.
+        let now = Instant::now();
+        let mut view = View { lease: None, since: now };
+        view.look(Some(held("upstream", 0)), now);
+        let settings = Settings::beside_the_server("me");
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert!(matches!(view.decide(&settings, after(14), at(0)), Move::Wait(_)));
+        assert!(matches!(view.decide(&settings, after(15), at(0)), Move::Update(_)));
     }
 
     #[test]

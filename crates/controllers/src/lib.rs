@@ -20,6 +20,7 @@ pub mod claim;
 pub mod deployment;
 pub mod election;
 pub mod endpoint_slice;
+pub mod endpoint_slice_mirroring;
 pub mod endpoints;
 pub mod garbage;
 pub mod live;

@@ -6,8 +6,8 @@ use crate::queue::{Backoff, Queue};
 use crate::recorder::Recorder;
 use crate::runner::{Controller, Runner};
 use crate::{
-    deployment, endpoint_slice, endpoints, garbage, live, namespace, node, replica_set,
-    replication_controller, root_ca, service_account,
+    deployment, endpoint_slice, endpoint_slice_mirroring, endpoints, garbage, live, namespace, node,
+    replica_set, replication_controller, root_ca, service_account,
 };
 use jiff::Timestamp;
 use kube::Client;
@@ -22,6 +22,7 @@ fn start_all(start: &Starter) {
     start.controller(replication_controller::Controller);
     start.controller(endpoints::Controller);
     start.controller(endpoint_slice::Controller);
+    start.controller(endpoint_slice_mirroring::Controller);
     start.live(garbage::Controller::default());
     start.live(namespace::Controller);
     start.controller(node::lifecycle::Controller::new(start.options.clock));

@@ -3,6 +3,8 @@
 
 use crate::cli;
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use sagong_controllers::Options;
@@ -56,6 +58,8 @@ pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let config = config.context("the kubeconfig does not say how to reach a cluster")?;
     let server = config.cluster_url.clone();
+    // Without it in their namespace no pod with a token starts; upstream's is told it with --root-ca-file.
+    let root_ca = config.root_cert.as_deref().map(pem);
     let client = Client::try_from(config).with_context(|| format!("cannot use {server}"))?;
     let version = client.apiserver_version().await.with_context(|| format!("{server} does not answer"))?;
 
@@ -73,14 +77,31 @@ pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
         () = election.acquire(|other| println!("Waiting: {other} runs the controllers against {server}.")) => {}
     }
     println!("Running the controllers against {server} ({}) until interrupted.", version.git_version);
-    lead(client, election, interrupted).await
+    let options = Options { root_ca, ..Options::default() };
+    lead(client, options, election, interrupted).await
+}
+
+/// Certificates as text.
+fn pem(certificates: &[Vec<u8>]) -> String {
+    let one = |der: &Vec<u8>| {
+        let text = STANDARD.encode(der);
+        let lines: Vec<&str> =
+            (0..text.len()).step_by(64).filter_map(|at| text.get(at..text.len().min(at + 64))).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    certificates.iter().map(one).collect()
 }
 
 /// Works until interrupted or until the lease is lost; then somebody else may be at work already.
-async fn lead(client: Client, mut election: Election, interrupted: impl Future<Output = ()>) -> Result<()> {
+async fn lead(
+    client: Client,
+    options: Options,
+    mut election: Election,
+    interrupted: impl Future<Output = ()>,
+) -> Result<()> {
     let shutdown = CancellationToken::new();
     let _stop = shutdown.clone().drop_guard();
-    let running = sagong_controllers::run(client, Default::default(), shutdown.clone());
+    let running = sagong_controllers::run(client, options, shutdown.clone());
     let mut running = std::pin::pin!(running);
     let lost = "the lease kube-system/kube-controller-manager was lost";
     tokio::select! {

@@ -1,7 +1,7 @@
 //! Measures a whole Sagong from outside: the release binary, real sockets, the process's own CPU and memory.
 //!
 //! * [`cluster`]: a cluster for measuring, and what the kernel says about its process;
-//! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes;
+//! * [`node`]: start, idling, real pods, the demo; [`rollout`]: Deployments on simulated nodes; [`memory`]: 10,000 pods;
 //! * [`image`]: a pull; [`service`]: what a service costs its clients;
 //! * [`termination`]: how soon services follow pods, what the order of a pod's end costs;
 //! * [`api`]: durable writes, watches; [`fan_out`]: how late many watchers are told; [`kubectl`]: what a user waits; [`baseline`]: what the machine itself does in the same run;
@@ -13,6 +13,7 @@ mod cluster;
 mod fan_out;
 mod image;
 mod kubectl;
+mod memory;
 mod node;
 mod report;
 mod rollout;
@@ -58,9 +59,11 @@ enum Part {
     Termination,
     /// 1,000 replicas on simulated nodes: create, roll, undo, scale to 0
     Rollout,
-    /// The same from 100 to 10,000 pods, and memory
+    /// Create and roll from 100 to 10,000 pods
     Growth,
-    /// Durable creates, watch fan-out, lists
+    /// 10,000 pods: memory, a list, 1,000 watchers
+    Memory,
+    /// Durable creates, watch fan-out
     Api,
     /// `get pods` by the binary and by the real kubectl
     Kubectl,
@@ -100,6 +103,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted(Part::Growth) {
         rollout::growth(&program, &mut report).await?;
+    }
+    if wanted(Part::Memory) {
+        memory::run(&program, &mut report).await?;
     }
     if wanted(Part::Api) {
         api::run(&program, &mut report).await?;

@@ -38,6 +38,19 @@ pub(crate) fn decode_root<T: DeserializeOwned>(
     read(&json).map_err(|error| explain::explain(&error, root))
 }
 
+/// The same of a tree that need not be written out first, unless there is something wrong with it.
+pub(crate) fn decode_tree<T: DeserializeOwned>(
+    tree: &Value,
+    root: &str,
+) -> Result<(T, Vec<FieldIssue>), DecodeError> {
+    let mut issues = Vec::new();
+    let unknown = |path: serde_ignored::Path<'_>| issues.push(FieldIssue::Unknown(upstream_path(&path)));
+    match serde_ignored::deserialize(tree, unknown) {
+        Ok(value) => Ok((value, issues)),
+        Err(_) => decode_root(tree.to_string().as_bytes(), Some(root)),
+    }
+}
+
 /// Reads an object that this server wrote itself, without looking for issues.
 ///
 /// # Errors

@@ -51,6 +51,11 @@ impl<K: Kind> ServedKind for Erased<K> {
         let (object, issues) = decode::decode_root::<K::Object>(json, Some(&root))?;
         Ok((Box::new(object), issues))
     }
+    fn decode_tree(&self, json: &Value) -> Result<(Box<dyn Object>, Vec<FieldIssue>), DecodeError> {
+        let root = <K::Object as schemars::JsonSchema>::schema_name();
+        let (object, issues) = decode::decode_tree::<K::Object>(json, &root)?;
+        Ok((Box::new(object), issues))
+    }
     fn decode_stored(&self, json: &[u8]) -> Result<Box<dyn Object>, DecodeError> {
         Ok(Box::new(decode::decode_stored::<K::Object>(json)?))
     }

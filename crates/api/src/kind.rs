@@ -280,6 +280,8 @@ pub trait ServedKind: Send + Sync {
     fn name_rule(&self) -> NameRule;
     /// Reads an object; the issues are for `fieldValidation=Strict|Warn` and do not stop it.
     fn decode(&self, json: &[u8]) -> Result<(Box<dyn Object>, Vec<FieldIssue>), DecodeError>;
+    /// The same of a JSON tree: cheaper than to write it out and read that. A tree has no field twice.
+    fn decode_tree(&self, json: &Value) -> Result<(Box<dyn Object>, Vec<FieldIssue>), DecodeError>;
     /// Reads an object that this server wrote, without looking for issues: cheaper than [`Self::decode`].
     fn decode_stored(&self, json: &[u8]) -> Result<Box<dyn Object>, DecodeError>;
     /// The JSON schema (schemars, draft 2020-12, with `$defs`) of the type, for OpenAPI.

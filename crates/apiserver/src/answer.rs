@@ -99,20 +99,21 @@ pub(crate) fn object(
     encoded(code, wanted.encoding, json)
 }
 
-/// A list, as the client wants to see it.
+/// A list, as the client wants to see it. `size` is about how many bytes its objects have together.
 pub(crate) fn list(
     wanted: Wanted,
     include: Include,
     resource: &Resource,
     meta: &ListMeta,
-    items: &[Stored],
+    size: usize,
+    items: impl Iterator<Item = Stored>,
 ) -> Outcome<Response<Body>> {
     let json = match wanted.shape {
-        Shape::Object => plain_list(resource, meta, items),
+        Shape::Object => plain_list(resource, meta, size, items),
         Shape::PartialMetadata(version) => {
-            let mut partials = Vec::with_capacity(items.len());
+            let mut partials = Vec::new();
             for item in items {
-                partials.push(table::partial(resource.decode_stored(item)?.metadata(), item, version));
+                partials.push(table::partial(resource.decode_stored(&item)?.metadata(), &item, version));
             }
             let head = format!(
                 r#"{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/{version}","metadata":{},"items":["#,
@@ -123,24 +124,28 @@ pub(crate) fn list(
         Shape::Table(version) => {
             let now = Timestamp::now();
             let rows: Result<Vec<_>, _> =
-                items.iter().map(|item| table::row(resource, item, include, version, now)).collect();
+                items.map(|item| table::row(resource, &item, include, version, now)).collect();
             table::table(version, &meta.to_value(), &table::definitions(resource), &rows?)
         }
     };
     encoded(StatusCode::OK, wanted.encoding, json)
 }
 
-fn plain_list(resource: &Resource, meta: &ListMeta, items: &[Stored]) -> Vec<u8> {
+fn plain_list(
+    resource: &Resource,
+    meta: &ListMeta,
+    size: usize,
+    items: impl Iterator<Item = Stored>,
+) -> Vec<u8> {
     let head = format!(
         r#"{{"kind":"{}List","apiVersion":"{}","metadata":{},"items":["#,
         resource.id.kind,
         resource.api_version,
         meta.to_value()
     );
-    let size: usize = items.iter().map(|item| item.bytes.len() + 48).sum();
     let mut out = Vec::with_capacity(head.len() + size + 2);
     out.extend_from_slice(head.as_bytes());
-    for (index, item) in items.iter().enumerate() {
+    for (index, item) in items.enumerate() {
         if index > 0 {
             out.push(b',');
         }

@@ -1,7 +1,8 @@
 //! Events are kept for an hour after they last changed, as upstream's server keeps them.
 
 use crate::state::Core;
-use sagong_store::{Batch, Event, Expect, Revision, Write};
+use futures::StreamExt;
+use sagong_store::{Expect, Revision, Write};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,62 +10,79 @@ use tokio::time::Instant;
 
 /// How long an event is kept (`--event-ttl`).
 const TTL: Duration = Duration::from_secs(3600);
+/// How often old events are looked for: they are kept for so much longer at most.
+const STEP: Duration = Duration::from_secs(60);
+/// Deletions under way at once, which the store makes durable together.
+const PARALLEL: usize = 64;
 
-/// An event to delete unless it changes again.
-struct Due {
-    at: Instant,
-    key: String,
-    modified: Revision,
+/// Where the store was at moments of the last hour: what was not changed since one of them is at least as old. Costs
+/// nothing per event, however many there are.
+#[derive(Default)]
+struct Marks(VecDeque<(Instant, Revision)>);
+
+impl Marks {
+    fn set(&mut self, now: Instant, revision: Revision) {
+        self.0.push_back((now, revision));
+    }
+
+    /// The newest revision that is too old; marks up to it are forgotten.
+    fn expired(&mut self, now: Instant) -> Option<Revision> {
+        let old = self.0.partition_point(|(at, _)| now.duration_since(*at) >= TTL);
+        self.0.drain(..old).next_back().map(|(_, revision)| revision)
+    }
 }
 
-/// Deletes events whose time has come, until the server stops. Costs a queue entry per event and wakes up only
-/// when one is due or made.
+/// Deletes events whose time has come, until the server stops.
 pub(crate) async fn sweep(core: Arc<Core>) {
     let Ok(events) = core.resources.core("events") else { return };
     let prefix = events.prefix(None);
+    let mut marks = Marks::default();
     loop {
-        let Ok(page) = core.store.list(&prefix, None, 0).await else { return };
-        let Ok(mut watch) = core.store.watch(&prefix, page.revision) else { continue };
-        let at = Instant::now() + TTL;
-        let due = |e: &Arc<sagong_store::Entry>| Due { at, key: e.key.to_string(), modified: e.modified };
-        let mut queue: VecDeque<Due> = page.entries.iter().map(due).collect();
-        drop(page);
-        loop {
-            let next = queue.front().map(|due| due.at);
-            let wake = async move {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = core.stopping.cancelled() => return,
-                () = wake => {
-                    if let Some(due) = queue.pop_front() {
-                        expire(&core, due).await;
-                    }
-                }
-                batch = watch.next() => match batch {
-                    Batch::Events(events) => {
-                        let at = Instant::now() + TTL;
-                        for event in events {
-                            if let Event::Put { entry, .. } = event {
-                                queue.push_back(Due { at, key: entry.key.to_string(), modified: entry.modified });
-                            }
-                        }
-                    }
-                    Batch::Lost => break,
-                    Batch::Closed => return,
-                },
-            }
+        marks.set(Instant::now(), core.store.revision());
+        tokio::select! {
+            () = core.stopping.cancelled() => return,
+            () = tokio::time::sleep(STEP) => {}
+        }
+        if let Some(revision) = marks.expired(Instant::now()) {
+            expire(&core, &prefix, revision).await;
         }
     }
 }
 
-async fn expire(core: &Core, due: Due) {
-    let write = Write { key: due.key, expect: Expect::Modified(due.modified), value: None };
-    // Refused: it changed, and is queued again.
-    if let Err(error) = core.store.commit(vec![write]).await {
-        tracing::warn!(%error, "deleting an old event failed");
+/// Deletes the events that have not changed since `revision`.
+async fn expire(core: &Core, prefix: &str, revision: Revision) {
+    let Ok(page) = core.store.list(prefix, None, 0).await else { return };
+    let old = page.entries.into_iter().filter(|entry| entry.modified <= revision);
+    let writes = old.map(|entry| Write {
+        key: entry.key.to_string(),
+        // Refused: it has changed, and has another hour.
+        expect: Expect::Modified(entry.modified),
+        value: None,
+    });
+    let delete = |write| async move {
+        if let Err(error) = core.store.commit(vec![write]).await {
+            tracing::warn!(%error, "deleting an old event failed");
+        }
+    };
+    futures::stream::iter(writes).for_each_concurrent(PARALLEL, delete).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_not_changed_for_an_hour_has_expired() {
+        let (mut marks, began) = (Marks::default(), Instant::now());
+        let at = |minutes: u64| began + Duration::from_secs(60 * minutes);
+        assert_eq!(marks.expired(at(0)), None);
+        for minute in 0..3 {
+            marks.set(at(minute), 10 + minute);
+        }
+        assert_eq!(marks.expired(at(59)), None);
+        assert_eq!(marks.expired(at(60)), Some(10));
+        assert_eq!(marks.expired(at(60)), None, "once");
+        assert_eq!(marks.expired(at(62)), Some(12), "the newest of several");
+        assert_eq!(marks.expired(at(500)), None);
     }
 }

@@ -104,7 +104,7 @@ impl ApiServer {
         let allocators = Allocators::new(config.service_cidr, config.node_ports);
         if let Ok(services) = resources.core("services") {
             for entry in config.store.list(&services.prefix(None), None, 0).await?.entries {
-                match serde_json::from_slice::<Service>(&entry.value) {
+                match serde_json::from_slice::<Service>(&entry.value()) {
                     Ok(service) => allocators.adopt(&service),
                     Err(error) => tracing::error!(key = %entry.key, %error, "a stored service is unreadable"),
                 }

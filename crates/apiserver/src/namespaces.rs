@@ -45,7 +45,7 @@ pub(crate) async fn check_open(
     let Some(entry) = core.store.get(&namespaces.key(None, namespace)).await? else {
         return Err(namespaces.not_found(namespace).into());
     };
-    let terminating = serde_json::from_slice::<Shell>(&entry.value)
+    let terminating = serde_json::from_slice::<Shell>(&entry.value())
         .is_ok_and(|shell| shell.metadata.deletion_timestamp.is_some());
     if !terminating {
         return Ok(());

@@ -29,7 +29,7 @@ impl Stored {
 
 impl From<&Arc<Entry>> for Stored {
     fn from(entry: &Arc<Entry>) -> Self {
-        Self { bytes: entry.value.clone(), revision: entry.modified }
+        Self { bytes: entry.value(), revision: entry.modified }
     }
 }
 

@@ -72,7 +72,7 @@ async fn writer(server: Arc<Server>, seed: u64) {
     for round in 0..60 {
         let name = format!("map-{}", random.random_range(0..6));
         let color = if random.random() { "red" } else { "blue" };
-        let map = json!({"metadata": {"name": name, "labels": {"color": color}}, "data": {"by": format!("{seed} {round}")}});
+        let map = json!({"metadata": {"name": name, "labels": {"color": color}}, "data": {"by": format!("{seed} {round}"), "fill": "x".repeat(300)}});
         let (method, path) = match random.random_range(0..4) {
             0 => ("DELETE", format!("{MAPS}/{name}")),
             1 => ("POST", MAPS.to_owned()),
@@ -89,8 +89,11 @@ async fn writer(server: Arc<Server>, seed: u64) {
 #[case::by_label("&labelSelector=color%3Dred")]
 #[case::by_name("&fieldSelector=metadata.name%3Dmap-3")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_watcher_sees_every_change_once_and_in_order(#[case] selection: &str) {
-    let server = Arc::new(Server::start().await);
+async fn every_watcher_sees_every_change_once_and_in_order(
+    #[case] selection: &str,
+    #[values(1 << 20, 0)] open_bytes: usize,
+) {
+    let server = Arc::new(Server::start_with(Options { open_bytes, ..Options::default() }).await);
     let (_, list) = server.json("GET", MAPS, &Value::Null).await;
     assert_eq!(list["items"], json!([]));
     let empty = version(&list);

@@ -3,9 +3,12 @@
 //! A cache is filled by [`crate::caches`] from a watch, or directly by tests and simulations. Objects are shared
 //! (`Arc`), never copied. Lists come in name order, so that planning is deterministic.
 
+mod ordered;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use ordered::{ByKey, ByName};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,11 +76,12 @@ impl<K> Change<K> {
 }
 
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
-type Named<K> = BTreeMap<String, Arc<K>>;
+/// Objects of one namespace, in order of name.
+type Named<K> = BTreeSet<ByName<K>>;
 
 struct State<K> {
     namespaces: HashMap<String, Named<K>>,
-    by_owner: HashMap<String, BTreeMap<Key, Arc<K>>>,
+    by_owner: HashMap<String, BTreeSet<ByKey<K>>>,
     uncontrolled: HashMap<String, Named<K>>,
     count: usize,
 }
@@ -89,17 +93,21 @@ impl<K> Default for State<K> {
 }
 
 impl<K: Cached> State<K> {
+    fn get(&self, key: &Key) -> Option<&Arc<K>> {
+        self.namespaces.get(&key.namespace)?.get(key.name.as_str()).map(|ByName(object)| object)
+    }
+
     fn insert(&mut self, key: &Key, object: Arc<K>) -> Option<Arc<K>> {
         let old = self.take(key);
         let meta = object.metadata();
         for owner in meta.owner_references.iter().flatten() {
-            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone(), object.clone());
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(ByKey(object.clone()));
         }
         if controller_of(meta).is_none() {
             let named = self.uncontrolled.entry(key.namespace.clone()).or_default();
-            named.insert(key.name.clone(), object.clone());
+            named.insert(ByName(object.clone()));
         }
-        self.namespaces.entry(key.namespace.clone()).or_default().insert(key.name.clone(), object);
+        self.namespaces.entry(key.namespace.clone()).or_default().insert(ByName(object));
         self.count += 1;
         old
     }
@@ -110,7 +118,7 @@ impl<K: Cached> State<K> {
         remove_named(&mut self.uncontrolled, key);
         for owner in old.metadata().owner_references.iter().flatten() {
             if let Some(owned) = self.by_owner.get_mut(&owner.uid) {
-                owned.remove(key);
+                owned.remove(&ByKey(old.clone()));
                 if owned.is_empty() {
                     self.by_owner.remove(&owner.uid);
                 }
@@ -120,13 +128,13 @@ impl<K: Cached> State<K> {
     }
 }
 
-fn remove_named<K>(namespaces: &mut HashMap<String, Named<K>>, key: &Key) -> Option<Arc<K>> {
+fn remove_named<K: Cached>(namespaces: &mut HashMap<String, Named<K>>, key: &Key) -> Option<Arc<K>> {
     let named = namespaces.get_mut(&key.namespace)?;
-    let old = named.remove(&key.name);
+    let old = named.take(key.name.as_str());
     if named.is_empty() {
         namespaces.remove(&key.namespace);
     }
-    old
+    old.map(|ByName(object)| object)
 }
 
 /// Who waits for the cache to catch up, and with what.
@@ -162,7 +170,7 @@ impl<K: Cached> Default for Cache<K> {
 impl<K: Cached> Cache<K> {
     /// The object, if it exists.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.state.read().namespaces.get(&key.namespace)?.get(&key.name).cloned()
+        self.state.read().get(key).cloned()
     }
 
     /// The number of objects.
@@ -180,7 +188,7 @@ impl<K: Cached> Cache<K> {
         let state = self.state.read();
         let mut namespaces: Vec<_> = state.namespaces.iter().collect();
         namespaces.sort_unstable_by_key(|(name, _)| *name);
-        namespaces.into_iter().flat_map(|(_, named)| named.values().cloned()).collect()
+        namespaces.into_iter().flat_map(|(_, named)| values(named)).collect()
     }
 
     /// The objects of one namespace, in order of name.
@@ -190,7 +198,9 @@ impl<K: Cached> Cache<K> {
 
     /// The objects with any owner reference to this uid.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
-        self.state.read().by_owner.get(uid).map(|owned| owned.values().cloned().collect()).unwrap_or_default()
+        let state = self.state.read();
+        let owned = state.by_owner.get(uid).into_iter().flatten();
+        owned.map(|ByKey(object)| object.clone()).collect()
     }
 
     /// The objects whose *controller* has this uid.
@@ -198,7 +208,7 @@ impl<K: Cached> Cache<K> {
         let state = self.state.read();
         let Some(owned) = state.by_owner.get(uid) else { return Vec::new() };
         let is_controlled = |object: &&Arc<K>| controller_of(object.metadata()).is_some_and(|o| o.uid == uid);
-        owned.values().filter(is_controlled).cloned().collect()
+        owned.iter().map(|ByKey(object)| object).filter(is_controlled).cloned().collect()
     }
 
     /// The objects of a namespace that have no controller, in order of name.
@@ -259,8 +269,7 @@ impl<K: Cached> Cache<K> {
             waiters.advance(newest);
             let keys: Vec<Key> = waiters.going.keys().cloned().collect();
             for key in keys {
-                let current = state.namespaces.get(&key.namespace).and_then(|named| named.get(&key.name));
-                let meta = current.map(|object| object.metadata());
+                let meta = state.get(&key).map(|object| object.metadata());
                 waiters.settle(&key, |uid| is_gone(meta, uid));
             }
         }
@@ -304,8 +313,7 @@ impl<K: Cached> Cache<K> {
         let receiver = {
             let state = self.state.read();
             let mut waiters = self.waiters.lock();
-            let current = state.namespaces.get(&key.namespace).and_then(|named| named.get(&key.name));
-            if is_gone(current.map(|object| object.metadata()), uid) {
+            if is_gone(state.get(key).map(|object| object.metadata()), uid) {
                 return;
             }
             let (sender, receiver) = oneshot::channel();
@@ -354,25 +362,23 @@ fn is_gone(meta: Option<&ObjectMeta>, uid: &str) -> bool {
 }
 
 fn values<K>(named: &Named<K>) -> Vec<Arc<K>> {
-    named.values().cloned().collect()
+    named.iter().map(|ByName(object)| object.clone()).collect()
 }
 
 fn differences<K: Cached>(old: &State<K>, new: &State<K>) -> Vec<Change<K>> {
     let mut changes = Vec::new();
     for (namespace, named) in &old.namespaces {
-        for (name, object) in named {
-            if new.namespaces.get(namespace).is_none_or(|named| !named.contains_key(name)) {
-                changes.push(Change { old: Some(object.clone()), new: None });
+        for object in named {
+            if new.namespaces.get(namespace).is_none_or(|named| !named.contains(object)) {
+                changes.push(Change { old: Some(object.0.clone()), new: None });
             }
         }
     }
-    for (namespace, named) in &new.namespaces {
-        for (name, object) in named {
-            let before = old.namespaces.get(namespace).and_then(|named| named.get(name));
-            let version = |object: &Arc<K>| object.metadata().resource_version.clone();
-            if before.is_none_or(|before| version(before) != version(object)) {
-                changes.push(Change { old: before.cloned(), new: Some(object.clone()) });
-            }
+    for ByName(object) in new.namespaces.values().flatten() {
+        let before = old.get(&Key::of(object.metadata()));
+        let version = |object: &Arc<K>| object.metadata().resource_version.clone();
+        if before.is_none_or(|before| version(before) != version(object)) {
+            changes.push(Change { old: before.cloned(), new: Some(object.clone()) });
         }
     }
     changes

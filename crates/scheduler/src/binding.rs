@@ -2,11 +2,12 @@
 
 use crate::cluster::{Cluster, Wanted};
 use crate::events::{Recorder, Report, reference_to};
+use crate::watched::{self, Watched};
 use crate::{NAME, schedule};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
@@ -15,6 +16,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +50,7 @@ struct Bound {
 pub async fn run(client: Client, shutdown: CancellationToken) {
     let config = watcher::Config::default;
     let nodes = watcher(Api::<Node>::all(client.clone()), config()).default_backoff();
-    let pods = watcher(Api::<Pod>::all(client.clone()), config()).default_backoff();
+    let pods = watcher(Api::<Watched>::all(client.clone()), config()).default_backoff();
     let (mut nodes, mut pods) = (pin!(nodes), pin!(pods));
     let mut state = State::default();
     let mut bindings = FuturesUnordered::new();
@@ -66,7 +68,7 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
                 Err(error) => tracing::debug!(%error, "watching nodes"),
             },
             change = pods.try_next() => match change {
-                Ok(Some(change)) => state.pod_changed(change),
+                Ok(Some(change)) => state.pod_changed(watched::event(change)),
                 Ok(None) => return,
                 Err(error) => tracing::debug!(%error, "watching pods"),
             },
@@ -94,9 +96,9 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
 #[derive(Debug)]
 pub enum Decision {
     /// Bind it to this node.
-    Bind(Box<Pod>, String),
+    Bind(Arc<Pod>, String),
     /// Tell why no node can take it.
-    Refuse(Box<Pod>, String),
+    Refuse(Arc<Pod>, String),
 }
 
 /// What is known, and which pods wait. Makes decisions; carries out none.
@@ -104,16 +106,15 @@ pub enum Decision {
 pub struct State {
     cluster: Cluster,
     /// Pods without a node, by uid, still to be looked at.
-    waiting: BTreeMap<String, Pod>,
+    waiting: BTreeMap<String, Arc<Pod>>,
     /// Pods no node could take, with the reason told; looked at again when something changes.
-    refused: BTreeMap<String, (Pod, String)>,
+    refused: BTreeMap<String, (Arc<Pod>, String)>,
     /// Pods being bound, and not known to be on a node or gone.
-    binding: BTreeMap<String, Pod>,
+    binding: BTreeMap<String, Arc<Pod>>,
     /// Whether both lists have come in whole: before, nodes would seem emptier than they are.
     synced: (bool, bool),
     /// Uids seen in the list that is coming in.
     listed: HashSet<String>,
-    known: HashSet<String>,
 }
 
 impl State {
@@ -137,10 +138,10 @@ impl State {
                 self.observe(pod);
             }
             Change::InitDone => {
-                for uid in self.known.difference(&self.listed).cloned().collect::<Vec<_>>() {
+                let listed = std::mem::take(&mut self.listed);
+                for uid in self.known().into_iter().filter(|uid| !listed.contains(uid)) {
                     self.forget(&uid);
                 }
-                self.listed = HashSet::new();
                 self.synced.1 = true;
             }
             Change::Apply(pod) => self.observe(pod),
@@ -153,23 +154,30 @@ impl State {
         }
     }
 
+    /// The uids of all pods that something is noted of.
+    fn known(&self) -> Vec<String> {
+        let assigned = self.cluster.assigned();
+        let pending = self.waiting.keys().chain(self.refused.keys()).chain(self.binding.keys());
+        assigned.chain(pending.map(String::as_str)).map(str::to_owned).collect()
+    }
+
     fn observe(&mut self, pod: Pod) {
         let Some(uid) = pod.uid() else { return };
-        self.known.insert(uid.clone());
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let spec = pod.spec.clone().unwrap_or_default();
+        let none = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&none);
         if matches!(phase, Some("Succeeded" | "Failed")) {
             self.forget(&uid);
             return self.try_again();
         }
-        if let Some(node) = spec.node_name.filter(|name| !name.is_empty()) {
+        if let Some(node) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
             self.waiting.remove(&uid);
             self.refused.remove(&uid);
             self.binding.remove(&uid);
-            return self.cluster.assign(&uid, &node, Wanted::of(&pod));
+            return self.cluster.assign(&uid, node, Wanted::of(&pod));
         }
-        let ours = spec.scheduler_name.is_none_or(|name| name == NAME);
-        let gated = spec.scheduling_gates.is_some_and(|gates| !gates.is_empty());
+        let ours = spec.scheduler_name.as_deref().is_none_or(|name| name == NAME);
+        let gated = spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty());
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.waiting.remove(&uid);
             self.refused.remove(&uid);
@@ -178,17 +186,16 @@ impl State {
             }
         } else if let Some((refused, _)) = self.refused.get_mut(&uid) {
             let changed = refused.spec != pod.spec;
-            *refused = pod;
+            *refused = Arc::new(pod);
             if changed {
                 self.try_again();
             }
         } else if !self.binding.contains_key(&uid) {
-            self.waiting.insert(uid, pod);
+            self.waiting.insert(uid, Arc::new(pod));
         }
     }
 
     fn forget(&mut self, uid: &str) {
-        self.known.remove(uid);
         self.binding.remove(uid);
         self.waiting.remove(uid);
         self.refused.remove(uid);
@@ -225,12 +232,12 @@ impl State {
                     // Assumed there from now on, so that the next pod sees the node as it will be.
                     self.cluster.assign(&uid, &node, Wanted::of(&pod));
                     self.binding.insert(uid, pod.clone());
-                    return Some(Decision::Bind(Box::new(pod), node));
+                    return Some(Decision::Bind(pod, node));
                 }
                 Err(why) => {
                     let known = self.refused.insert(uid, (pod.clone(), why.clone()));
                     if known.is_none_or(|(_, before)| before != why) {
-                        return Some(Decision::Refuse(Box::new(pod), why));
+                        return Some(Decision::Refuse(pod, why));
                     }
                 }
             }
@@ -239,7 +246,7 @@ impl State {
     }
 }
 
-async fn bind(client: Client, recorder: Recorder, pod: Box<Pod>, node: String) -> Bound {
+async fn bind(client: Client, recorder: Recorder, pod: Arc<Pod>, node: String) -> Bound {
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     let binding = Binding {
         metadata: ObjectMeta { name: Some(name.clone()), uid: pod.uid(), ..ObjectMeta::default() },

@@ -200,6 +200,11 @@ impl Cluster {
         self.nodes.clear();
     }
 
+    /// The uids of the pods that are noted as being on a node.
+    pub fn assigned(&self) -> impl Iterator<Item = &str> {
+        self.assigned.keys().map(|uid| &**uid)
+    }
+
     /// Notes that a pod is on a node, or is about to be bound to it. Replaces what was noted before.
     pub fn assign(&mut self, uid: &str, node: &str, wanted: Wanted) {
         if self.assigned.get(uid).is_some_and(|(at, noted)| **at == *node && **noted == wanted) {

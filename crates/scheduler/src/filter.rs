@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 pub fn refusals(pod: &Pod, wanted: &Wanted, node: &NodeState) -> Vec<String> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let node_spec = node.node.spec.clone().unwrap_or_default();
-    if node_spec.unschedulable == Some(true) && !tolerates_unschedulable(tolerations) {
+    let node_spec = node.node.spec.as_ref();
+    let unschedulable = node_spec.is_some_and(|spec| spec.unschedulable == Some(true));
+    if unschedulable && !tolerates_unschedulable(tolerations) {
         return vec!["node(s) were unschedulable".into()];
     }
-    if let Some(taint) = untolerated(node_spec.taints.as_deref().unwrap_or_default(), tolerations) {
+    let taints = node_spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    if let Some(taint) = untolerated(taints, tolerations) {
         let value = taint.value.as_deref().unwrap_or_default();
         return vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)];
     }
@@ -65,14 +67,16 @@ fn untolerated<'a>(taints: &'a [Taint], tolerations: &[Toleration]) -> Option<&'
 
 /// As `v1.Toleration` documents it: an empty effect or key matches all.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+    fn given(field: &Option<String>) -> Option<&str> {
+        field.as_deref().filter(|text| !text.is_empty())
+    }
     if given(&toleration.effect).is_some_and(|effect| effect != taint.effect) {
         return false;
     }
     if given(&toleration.key).is_some_and(|key| key != taint.key) {
         return false;
     }
-    match given(&toleration.operator).as_deref() {
+    match given(&toleration.operator) {
         Some("Exists") => true,
         None | Some("Equal") => {
             toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
@@ -82,9 +86,9 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 fn matches_node_affinity(spec: &PodSpec, node: &NodeState) -> bool {
-    let labels = node.node.metadata.labels.clone().unwrap_or_default();
-    let selector = spec.node_selector.iter().flatten();
-    if !selector.into_iter().all(|(key, value)| labels.get(key) == Some(value)) {
+    let none = BTreeMap::new();
+    let labels = node.node.metadata.labels.as_ref().unwrap_or(&none);
+    if !spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
         return false;
     }
     let required = spec
@@ -93,7 +97,7 @@ fn matches_node_affinity(spec: &PodSpec, node: &NodeState) -> bool {
         .and_then(|affinity| affinity.node_affinity.as_ref())
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     required.is_none_or(|required| {
-        required.node_selector_terms.iter().any(|term| matches_term(term, &labels, node.name()))
+        required.node_selector_terms.iter().any(|term| matches_term(term, labels, node.name()))
     })
 }
 

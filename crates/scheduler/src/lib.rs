@@ -3,7 +3,7 @@
 //! * [`cluster`]: what it knows: nodes, and what the pods on them take.
 //! * [`filter`]: which nodes can take a pod, and why the others cannot.
 //! * [`score`]: which of these is best.
-//! * `events`: what is reported about pods.
+//! * `events`: what is reported about pods. `watched`: what is read of them.
 //! * `binding`: the loop that observes, picks and binds; [`State`] is what it decides from, without IO.
 
 mod binding;
@@ -11,6 +11,7 @@ pub mod cluster;
 mod events;
 pub mod filter;
 pub mod score;
+mod watched;
 
 pub use binding::{Decision, SchedulerError, State, run};
 

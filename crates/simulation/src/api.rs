@@ -130,7 +130,7 @@ impl Api {
         let patched = match how {
             PatchKind::Json => patch::json(&tree, &body),
             PatchKind::Merge => patch::merge(&tree, &body),
-            PatchKind::Strategic => patch::strategic(&id, &tree, &body),
+            PatchKind::Strategic => patch::strategic(&id, tree, &body),
         }
         .map_err(ApiError::from)?;
         let json = patched.to_string().into_bytes();

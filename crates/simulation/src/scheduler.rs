@@ -9,6 +9,7 @@ use kube::runtime::watcher::Event;
 use sagong_controllers::cache::Key;
 use sagong_scheduler::{Decision, State};
 use serde_json::json;
+use std::sync::Arc;
 
 /// As in the scheduler: how long a pod waits after its binding failed.
 const RETRY_MILLIS: usize = 1000;
@@ -19,7 +20,7 @@ pub(crate) struct Scheduler {
     state: State,
     nodes: Cursor,
     pods: Cursor,
-    bindings: Vec<(Box<Pod>, String)>,
+    bindings: Vec<(Arc<Pod>, String)>,
     failed: Vec<(Timestamp, String)>,
 }
 

@@ -1,13 +1,15 @@
 //! The embedded engine: current state in a redb file and in memory, one writer thread, group commit.
 //!
 //! Rooms: `state` (the ordered map readers see), `history` (the bounded ring watches read), `plan` (what a
-//! batch of transactions comes to; pure), `disk` (redb), `writer` (the thread that joins them), `watch`.
+//! batch of transactions comes to; pure), `packer` (values that lie small), `disk` (redb), `writer` (the thread that
+//! joins them), `watch`.
 //!
 //! Invariant: state and history change only after the batch is durable, both under their locks at once, so a
 //! reader never sees what a power cut could take back.
 
 mod disk;
 mod history;
+mod packer;
 mod plan;
 mod state;
 mod watch;
@@ -33,9 +35,11 @@ use writer::{Message, Writer};
 pub struct Options {
     /// The most changes kept for watches.
     pub history_events: usize,
-    /// The most bytes of keys and values kept for watches (what the changes hold; values still current are
-    /// counted too). The newest transaction is kept even when it alone is larger.
+    /// The most bytes of memory that changes kept for watches take (values still current are counted too). The newest
+    /// transaction is kept even when it alone is larger.
     pub history_bytes: usize,
+    /// Bytes of the newest of these changes whose values lie open, for watches that keep up; older ones lie packed.
+    pub open_bytes: usize,
     /// Bytes of redb's own page cache. Reads never go there, so it needs to hold little more than the pages
     /// of a batch.
     pub cache_bytes: usize,
@@ -43,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history_events: 100_000, history_bytes: 16 << 20, cache_bytes: 8 << 20 }
+        Self { history_events: 100_000, history_bytes: 8 << 20, open_bytes: 1 << 20, cache_bytes: 8 << 20 }
     }
 }
 
@@ -91,7 +95,7 @@ impl EmbeddedStore {
         let open = move || backend().map(|backend| Box::new(backend) as Box<dyn StorageBackend>);
         let (disk, state) = Disk::open(Box::new(open), options.cache_bytes)
             .map_err(|source| StoreError::Open { path: name.to_owned(), source: source.into() })?;
-        let history = History::new(state.revision(), options.history_events, options.history_bytes);
+        let history = History::new(state.revision(), &options);
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
             history: RwLock::new(history),

@@ -5,33 +5,18 @@
 //! are under `embedded/`.
 
 mod embedded;
+mod entry;
 
 pub use embedded::{EmbeddedStore, Options};
+pub use entry::{Entry, Memo};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A point in the store's history. Every transaction that changed something has its own, one more than the
 /// one before. 0 is the empty store.
 pub type Revision = u64;
-
-/// A key with its current (or, in a watch event of a deletion, last) value. Shared, never copied.
-#[derive(Debug)]
-pub struct Entry {
-    /// E.g. `/pods/default/kubia`.
-    pub key: Box<str>,
-    /// The bytes as they were put.
-    pub value: Bytes,
-    /// The revision that created the key.
-    pub created: Revision,
-    /// The revision that last changed it. For a deletion event: the revision of the deletion.
-    pub modified: Revision,
-    /// A place for the reader to keep what it derived from the value (parsed labels), computed at most
-    /// once while the entry lives. Never stored.
-    pub memo: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
 
 /// What must hold for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ fn check(file: &Path, acknowledged: &BTreeMap<String, Revision>) -> Revision {
     for (key, revision) in acknowledged {
         let entry = found.get(key.as_str()).unwrap_or_else(|| panic!("{key} is gone"));
         assert_eq!((entry.modified, entry.created), (*revision, *revision), "{key}");
-        assert_eq!(entry.value, value(key), "{key}");
+        assert_eq!(entry.value(), value(key), "{key}");
     }
     for (key, entry) in &found {
         let twin =

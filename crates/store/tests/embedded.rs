@@ -48,7 +48,7 @@ async fn everything_survives_reopening() {
     let store = EmbeddedStore::open(&file).unwrap();
     assert_eq!(store.revision(), last, "also when the last change deleted the newest key");
     let entry = store.get("/a").await.unwrap().unwrap();
-    assert_eq!((&entry.value[..], entry.created, entry.modified), (&b"2"[..], first, second));
+    assert_eq!((&entry.value()[..], entry.created, entry.modified), (&b"2"[..], first, second));
     assert!(store.get("/b").await.unwrap().is_none());
     assert_eq!(committed(&store, vec![put("/c", "", Expect::Absent)]).await, last + 1);
 }
@@ -103,7 +103,7 @@ fn a_damaged_file_is_an_error_or_read_right_but_never_a_panic(#[values(1, 16, 25
                 let page = runtime.block_on(store.list("/", None, 0)).unwrap();
                 assert_eq!(page.entries.len(), 200, "damage at {at} went unnoticed");
                 for (n, entry) in page.entries.iter().enumerate() {
-                    assert!(entry.value[..] == value(n), "damage at {at} went unnoticed");
+                    assert!(entry.value()[..] == value(n), "damage at {at} went unnoticed");
                 }
             }
         }
@@ -226,6 +226,29 @@ async fn the_history_is_bounded_by_bytes_but_keeps_the_newest_transaction() {
     assert_eq!(events(&mut watch, 1).await.len(), 1);
 }
 
+/// Of 3 kB each, 90 open changes would fill this history.
+#[tokio::test]
+async fn changes_that_are_not_new_take_little_of_the_history_and_read_as_they_were_put() {
+    let (_dir, file) = place();
+    let options = Options { history_bytes: 300_000, open_bytes: 30_000, ..Options::default() };
+    let store = EmbeddedStore::open_with(&file, options).unwrap();
+    let common: String = (0..400u64).map(|n| format!("{:08x}", n.wrapping_mul(2_654_435_761))).collect();
+    let value = |n: usize| format!("{{\"n\":{n},\"common\":\"{common}\"}}");
+    let start = store.revision();
+    for n in 0..400 {
+        committed(&store, vec![put(&format!("/pods/{}", n % 10), value(n), Expect::Anything)]).await;
+    }
+    let seen = events(&mut store.watch("/", start).expect("all of it is kept"), 400).await;
+    for (n, event) in seen.iter().enumerate() {
+        assert_eq!(event.entry().value(), value(n));
+    }
+    drop(store);
+    let store = EmbeddedStore::open(&file).unwrap();
+    for (n, entry) in store.list("/pods/", None, 0).await.unwrap().entries.iter().enumerate() {
+        assert_eq!(entry.value(), value(390 + n), "read from the file, and packed");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_counting_on_one_key_lose_no_count() {
     const TASKS: usize = 32;
@@ -239,11 +262,11 @@ async fn many_tasks_counting_on_one_key_lose_no_count() {
         task.await.unwrap();
     }
     let entry = store.get("/count").await.unwrap().unwrap();
-    assert_eq!(&entry.value[..], (TASKS * EACH).to_string().as_bytes());
+    assert_eq!(&entry.value()[..], (TASKS * EACH).to_string().as_bytes());
     let seen: Vec<String> = events(&mut watch, TASKS * EACH)
         .await
         .iter()
-        .map(|event| String::from_utf8_lossy(&event.entry().value).into_owned())
+        .map(|event| String::from_utf8_lossy(&event.entry().value()).into_owned())
         .collect();
     assert_eq!(seen, (1..=TASKS * EACH).map(|n| n.to_string()).collect::<Vec<_>>());
 }
@@ -253,7 +276,7 @@ async fn count(store: Arc<EmbeddedStore>, times: usize) {
     let mut current = store.get("/count").await.unwrap().unwrap();
     for _ in 0..times {
         loop {
-            let number: usize = std::str::from_utf8(&current.value).unwrap().parse().unwrap();
+            let number: usize = std::str::from_utf8(&current.value()).unwrap().parse().unwrap();
             let next = put("/count", (number + 1).to_string(), Expect::Modified(current.modified));
             match store.commit(vec![next]).await.unwrap() {
                 Outcome::Committed(_) => {

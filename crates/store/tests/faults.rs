@@ -46,7 +46,7 @@ async fn after_a_failed_write_nothing_shows_and_the_next_write_goes_on(
     assert!(store.failure().unwrap().to_lowercase().contains(says));
     assert_eq!(store.revision(), first);
     assert!(store.get("/b").await.unwrap().is_none());
-    assert_eq!(&store.get("/a").await.unwrap().unwrap().value[..], b"1");
+    assert_eq!(&store.get("/a").await.unwrap().unwrap().value()[..], b"1");
     assert!(watch.next().now_or_never().is_none(), "a failed write was shown to a watch");
 
     disk.heal();
@@ -115,7 +115,7 @@ fn brief(shown: &Shown) -> String {
 
 async fn shown(store: &EmbeddedStore) -> Shown {
     let page = store.list("/", None, 0).await.unwrap();
-    page.entries.iter().map(|e| (e.key.to_string(), (e.value.to_vec(), e.modified))).collect()
+    page.entries.iter().map(|e| (e.key.to_string(), (e.value().to_vec(), e.modified))).collect()
 }
 
 /// Commits transactions of up to three keys until one is not acknowledged; gives what must be there and what

@@ -98,7 +98,8 @@ impl Model {
                 (Condition::Outdated, at) => Expect::Modified(at.unwrap_or(2) - 1),
             };
             self.counter += 1;
-            let value = (!deletes).then(|| Bytes::from(self.counter.to_string()));
+            // Long enough to be packed, and alike.
+            let value = (!deletes).then(|| Bytes::from(format!("{:=>400}", self.counter)));
             Write { key: KEYS[key].to_owned(), expect, value }
         };
         drafts.iter().map(&mut write).collect()
@@ -200,12 +201,12 @@ fn check(event: &Event, (revision, key, before, after): &Change) {
     assert_eq!((&*entry.key, event.revision()), (*key, *revision));
     match (event, before, after) {
         (Event::Put { entry, previous }, before, Some(after)) => {
-            assert_eq!((&entry.value, entry.created), (&after.0, after.1));
-            let previous = previous.as_ref().map(|p| (p.value.clone(), p.created, p.modified));
+            assert_eq!((&entry.value(), entry.created), (&after.0, after.1));
+            let previous = previous.as_ref().map(|p| (p.value(), p.created, p.modified));
             assert_eq!(&previous, before);
         }
         (Event::Delete { entry }, Some(before), None) => {
-            assert_eq!((&entry.value, entry.created), (&before.0, before.1));
+            assert_eq!((&entry.value(), entry.created), (&before.0, before.1));
         }
         other => panic!("{other:?}"),
     }
@@ -253,7 +254,7 @@ impl World {
             let outcome = match outcome.unwrap() {
                 Outcome::Committed(revision) => Expected::Committed(revision),
                 Outcome::Refused { index, current } => {
-                    Expected::Refused(index, current.map(|e| (e.value.clone(), e.created, e.modified)))
+                    Expected::Refused(index, current.map(|e| (e.value(), e.created, e.modified)))
                 }
             };
             let expected = self.model.commit(writes);
@@ -298,7 +299,7 @@ impl World {
             .collect();
         let shown = if limit == 0 { all.len() } else { limit.min(all.len()) };
         let entries: Vec<_> =
-            page.entries.iter().map(|e| (&*e.key, e.value.clone(), e.created, e.modified)).collect();
+            page.entries.iter().map(|e| (&*e.key, e.value(), e.created, e.modified)).collect();
         assert_eq!((&entries[..], page.remaining), (&all[..shown], all.len() - shown));
         assert_eq!(page.revision, self.model.revision);
     }
@@ -315,10 +316,10 @@ impl World {
     }
 }
 
-async fn play(steps: &[Step], history_events: usize) {
+async fn play(steps: &[Step], history_events: usize, open_bytes: usize) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state.redb");
-    let options = Options { history_events, ..Options::default() };
+    let options = Options { history_events, open_bytes, ..Options::default() };
     let store = EmbeddedStore::open_with(&file, options.clone()).unwrap();
     let mut world = World { store, options, model: Model::new(), observers: Vec::new(), opened: 1 };
     for step in steps {
@@ -337,10 +338,11 @@ proptest! {
     fn random_operations_agree_with_the_model(
         steps in prop::collection::vec(step(), 1..60),
         history in prop_oneof![Just(100_000usize), 1..12usize],
+        open in prop_oneof![Just(1usize << 20), 0..4000usize],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(60), play(&steps, history)).await.expect("stuck");
+            tokio::time::timeout(Duration::from_secs(60), play(&steps, history, open)).await.expect("stuck");
         });
     }
 }

@@ -105,6 +105,21 @@ fn null_in_a_map_or_list_is_the_empty_value() {
     assert_eq!(pod.spec.unwrap().containers.len(), 2);
 }
 
+#[rstest]
+#[case(r#"{"spec": {"replicas": 3, "replicass": 3, "template": {"spec": {"containers": [{"name": "a", "imagee": "b"}]}}}}"#)]
+#[case(
+    r#"{"spec": {"strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}}}, "status": null}"#
+)]
+#[case(
+    r#"{"metadata": {"creationTimestamp": "2024-01-01T10:00:00Z", "labels": {"a": null}, "generation": 7}}"#
+)]
+#[case(r#"{"spec": {"replicas": "3"}}"#)]
+#[case("[]")]
+fn a_tree_is_read_as_its_text_is(#[case] json: &str) {
+    let of_text = decode_root::<Deployment>(json.as_bytes(), Some("root"));
+    assert_eq!(decode_tree::<Deployment>(&serde_json::from_str(json).unwrap(), "root"), of_text);
+}
+
 #[test]
 fn a_type_that_is_no_kind_is_read_too() {
     let (options, _) = decode::<DeleteOptions>(br#"{"gracePeriodSeconds": 5}"#).unwrap();

@@ -21,9 +21,9 @@ pub(super) const SET_ORDER: &str = "$setElementOrder/";
 /// # Errors
 /// Malformed: not a JSON object, or a directive is misused. Unprocessable: an item of a merged list has no
 /// merge key.
-pub fn strategic(kind: &Identity, original: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+pub fn strategic(kind: &Identity, original: Value, patch: &[u8]) -> Result<Value, PatchError> {
     let patch = parse_object(patch)?;
-    let original = original.as_object().cloned().unwrap_or_default();
+    let original = if let Value::Object(original) = original { original } else { Object::new() };
     let Value::Object(patch) = patch else { return Ok(Value::Object(original)) };
     merge_object(original, patch, Types::get().root(kind)).map(Value::Object)
 }

@@ -8,7 +8,7 @@ use serde_json::json as value;
 
 fn smp(kind: &str, original: Value, patch: Value) -> Result<Value, PatchError> {
     let identity = kinds::registry().iter().map(|k| k.identity()).find(|i| i.kind == kind).unwrap();
-    strategic(&identity, &original, patch.to_string().as_bytes())
+    strategic(&identity, original, patch.to_string().as_bytes())
 }
 
 fn template(containers: Value) -> Value {

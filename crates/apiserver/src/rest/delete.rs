@@ -107,5 +107,6 @@ pub(crate) async fn delete_collection(context: &Context) -> Outcome<Response<Bod
         }
     }
     let meta = ListMeta { revision: core.store.revision(), ..ListMeta::default() };
-    answer::list(wanted, context.include()?, resource, &meta, &deleted)
+    let size = deleted.iter().map(|stored: &Stored| stored.bytes.len()).sum();
+    answer::list(wanted, context.include()?, resource, &meta, size, deleted.into_iter())
 }

@@ -41,10 +41,10 @@ impl Method {
     }
 
     /// The patched tree.
-    pub(crate) fn apply(self, kind: &Identity, original: &Value, body: &[u8]) -> Outcome<Value> {
+    pub(crate) fn apply(self, kind: &Identity, original: Value, body: &[u8]) -> Outcome<Value> {
         let patched = match self {
-            Self::Json => patch::json(original, body),
-            Self::Merge => patch::merge(original, body),
+            Self::Json => patch::json(&original, body),
+            Self::Merge => patch::merge(&original, body),
             Self::Strategic => patch::strategic(kind, original, body),
         };
         patched.map_err(refusal)
@@ -84,10 +84,12 @@ pub(crate) fn patched(
 ) -> Outcome<(Box<dyn Object>, Vec<String>)> {
     let original: Value = serde_json::from_slice(&before.to_wire())
         .map_err(|e| Failure::internal(format!("stored {} is unreadable: {e}", resource.id.kind)))?;
-    let value = method.apply(&resource.id, &original, body)?;
-    let json = serde_json::to_vec(&value).unwrap_or_default();
-    input::check_type(&json, &resource.api_version, resource.id.kind)?;
-    let (object, issues) = resource.kind().decode(&json).map_err(|e| unreadable(body, &e.to_string()))?;
+    let tree = method.apply(&resource.id, original, body)?;
+    if tree["apiVersion"] != resource.api_version || tree["kind"] != resource.id.kind {
+        input::check_type(tree.to_string().as_bytes(), &resource.api_version, resource.id.kind)?;
+    }
+    let (object, issues) =
+        resource.kind().decode_tree(&tree).map_err(|e| unreadable(body, &e.to_string()))?;
     let texts: Vec<String> = issues.iter().map(ToString::to_string).collect();
     match validation {
         FieldValidation::Strict if !texts.is_empty() => {

@@ -59,7 +59,7 @@ pub(crate) async fn patch(context: &Context) -> Outcome<Response<Body>> {
     let method = Method::of(context)?;
     let patched = |current: &Scale| {
         let original = serde_json::to_value(current).unwrap_or_default();
-        let value = method.apply(&IDENTITY, &original, &context.body)?;
+        let value = method.apply(&IDENTITY, original, &context.body)?;
         parse(value.to_string().as_bytes())
     };
     change(context, patched, "PatchOptions").await

@@ -5,9 +5,8 @@ use crate::query::Query;
 use crate::resources::Resource;
 use crate::wire::Stored;
 use sagong_api::selector::{FieldSelector, Selector, Values};
-use sagong_store::Entry;
+use sagong_store::{Entry, Memo};
 use serde::Deserialize;
-use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -78,8 +77,8 @@ struct ShellMeta<'a> {
 }
 
 impl Selectable {
-    fn of(entry: &Entry) -> Arc<dyn Any + Send + Sync> {
-        let labels = match serde_json::from_slice::<Shell<'_>>(&entry.value) {
+    fn of(value: &[u8]) -> Memo {
+        let labels = match serde_json::from_slice::<Shell<'_>>(value) {
             Ok(shell) => shell.metadata.labels.iter().map(|(key, value)| (&**key, &**value)).collect(),
             Err(_) => Pairs::default(),
         };
@@ -146,7 +145,7 @@ impl Selection {
         if self.is_everything() {
             return true;
         }
-        let memo = entry.memo.get_or_init(|| Selectable::of(entry));
+        let memo = entry.memo(|value| Selectable::of(value));
         let Some(selectable) = memo.downcast_ref::<Selectable>() else { return false };
         self.labels.matches(&selectable.labels)
             && (self.fields.is_everything() || self.fields.matches(selectable.fields(resource, entry)))

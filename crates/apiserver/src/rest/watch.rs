@@ -248,7 +248,7 @@ impl Stream {
         let mut size = 0;
         let fits = |event: &&Event| {
             let before = size;
-            size += event.entry().value.len() + EVENT_FRAME;
+            size += event.entry().size() + EVENT_FRAME;
             before == 0 || size <= PIECE
         };
         let count = self.pending.as_slice().iter().take_while(fits).count();
@@ -301,7 +301,7 @@ impl Formatter {
                     (Some(_), true) => Some(("MODIFIED", Stored::from(entry))),
                     (None, true) => Some(("ADDED", Stored::from(entry))),
                     (Some(was), false) => {
-                        Some(("DELETED", Stored { bytes: was.value.clone(), revision: entry.modified }))
+                        Some(("DELETED", Stored { bytes: was.value(), revision: entry.modified }))
                     }
                     (None, false) => None,
                 };

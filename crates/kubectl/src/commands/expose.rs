@@ -165,7 +165,7 @@ pub(crate) fn overridden(context: &Context, object: Value, usual: &str) -> Outco
         _ => {
             let (version, name) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
             let known = super::patch::served(version, name).ok_or_else(invalid)?;
-            patch::strategic(&known, &object, text.as_bytes())
+            patch::strategic(&known, object, text.as_bytes())
         }
     };
     changed.map_err(|_| invalid())

@@ -119,7 +119,7 @@ fn locally(
     use sagong_api::patch as api;
     let result = match (kind, served(&mapping.api_version(), &mapping.kind)) {
         (JSON_PATCH, _) => api::json(object, body),
-        (STRATEGIC, Some(identity)) => api::strategic(&identity, object, body),
+        (STRATEGIC, Some(identity)) => api::strategic(&identity, object.clone(), body),
         (STRATEGIC, None) => {
             return fail(format!(
                 "strategic merge patch is not supported for {} locally, try --type merge",

@@ -34,10 +34,11 @@ pub(crate) fn patch(frame: &Frame<'_>, situation: &Situation) -> Value {
         "podIP": address,
         "podIPs": [{ "ip": address }],
         "startTime": api_time(pod.seen),
-        "containerStatuses": pod.containers.iter().map(|it| container(frame, it, situation)).collect::<Vec<_>>(),
+        "containerStatuses": pod.template.containers.iter().map(|it| container(frame, it, situation)).collect::<Vec<_>>(),
     });
-    if !pod.inits.is_empty() {
-        let inits: Vec<Value> = pod.inits.iter().map(|it| init_container(frame, it, situation)).collect();
+    if !pod.template.inits.is_empty() {
+        let inits: Vec<Value> =
+            pod.template.inits.iter().map(|it| init_container(frame, it, situation)).collect();
         status["initContainerStatuses"] = Value::Array(inits);
     }
     json!({ "metadata": { "uid": uid }, "status": status })
@@ -60,7 +61,8 @@ pub(crate) fn missing_gates(gates: &[String], conditions: &[Condition]) -> Optio
 
 fn conditions(frame: &Frame<'_>, situation: &Situation) -> Value {
     let seen = frame.pod.seen;
-    let names: Vec<&str> = frame.pod.containers.iter().map(|container| container.name.as_str()).collect();
+    let names: Vec<&str> =
+        frame.pod.template.containers.iter().map(|container| container.name.as_str()).collect();
     let unready = format!("containers with unready status: [{}]", names.join(" "));
     let over = match situation.phase() {
         "Succeeded" => Some("PodCompleted"),

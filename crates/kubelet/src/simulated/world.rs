@@ -14,6 +14,7 @@ use kube::runtime::watcher::Event;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Grace period of a pod that names none, as upstream's default has it.
@@ -50,13 +51,19 @@ pub(crate) struct Written {
     pub(crate) revision: u64,
 }
 
+/// What the pods of one template have in common.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Template {
+    pub(crate) containers: Vec<Container>,
+    pub(crate) inits: Vec<Container>,
+}
+
 /// What stays of a pod's object.
 #[derive(Clone, Debug)]
 pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) containers: Vec<Container>,
-    pub(crate) inits: Vec<Container>,
+    pub(crate) template: Arc<Template>,
     pub(crate) seen: Timestamp,
     /// What readiness gates lack.
     pub(crate) missing_gates: Option<String>,
@@ -87,7 +94,7 @@ struct Entry {
     /// The pod's last version that was our own write.
     written: u64,
     /// Whether a write is under way, and what it tells.
-    writing: Option<Option<Told>>,
+    writing: Option<Option<Box<Told>>>,
     queued: bool,
     due: Option<Timestamp>,
     failures: u32,
@@ -104,6 +111,7 @@ pub(crate) struct World {
     addresses: Addresses,
     /// Boxed: the table grows by doubling, and would copy all of them each time.
     pods: HashMap<String, Box<Entry>>,
+    last_template: Arc<Template>,
     queue: VecDeque<String>,
     due: BTreeSet<(Timestamp, String)>,
     /// No address is given out before all pods that have one are known.
@@ -120,6 +128,7 @@ impl World {
             first_node: u32::from(options.node_address(0)),
             addresses: Addresses::new(options.addresses, options.count),
             pods: HashMap::new(),
+            last_template: Arc::default(),
             queue: VecDeque::new(),
             due: BTreeSet::new(),
             synced: false,
@@ -183,8 +192,8 @@ impl World {
             Ok(Written { revision }) => {
                 entry.failures = 0;
                 entry.written = entry.written.max(revision);
-                if told.is_some() {
-                    entry.told = told;
+                if let Some(told) = told {
+                    entry.told = Some(*told);
                 }
                 self.enqueue(uid);
             }
@@ -234,12 +243,12 @@ impl World {
         let annotation = annotation(view);
         let restarts = view.status.container_statuses.iter().map(|status| status.restart_count).max();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let template = self.template_of(view);
         Entry {
             pod: Pod {
                 namespace: text(&view.metadata.namespace),
                 name: text(&view.metadata.name),
-                containers: view.spec.containers.clone(),
-                inits: view.spec.init_containers.clone(),
+                template,
                 seen,
                 missing_gates: None,
                 node,
@@ -266,6 +275,16 @@ impl World {
             rests_until: None,
             listed: true,
         }
+    }
+
+    /// The one seen last if it is the same, as it mostly is.
+    fn template_of(&mut self, view: &View) -> Arc<Template> {
+        let Template { containers, inits } = &*self.last_template;
+        if *containers != view.spec.containers || *inits != view.spec.init_containers {
+            let (containers, inits) = (view.spec.containers.clone(), view.spec.init_containers.clone());
+            self.last_template = Arc::new(Template { containers, inits });
+        }
+        self.last_template.clone()
     }
 
     fn forget(&mut self, uid: &str) {
@@ -405,7 +424,7 @@ impl Entry {
         if self.told.as_ref() != Some(&told) {
             let frame = Frame { pod: &self.pod, uid, address, host, ready_since: told.ready_since };
             let patch = status::patch(&frame, &told.situation);
-            self.writing = Some(Some(told));
+            self.writing = Some(Some(Box::new(told)));
             return (Some(Write::Status(patch)), next);
         }
         if stopped {

@@ -4,6 +4,7 @@
 //! together; after a crash the newer slot is taken only if everything it names is intact. Two phases would
 //! cost a second `fsync` and guard against someone who chooses both the data and the order of the crash.
 
+use super::packer::Packer;
 use super::plan::Plan;
 use super::state::State;
 use crate::{Entry, Revision};
@@ -274,12 +275,15 @@ fn initialise(database: &Database) -> Result<(), DiskError> {
 }
 
 fn load(database: &Database) -> Result<State, DiskError> {
-    let mut entries = Vec::new();
+    let (mut entries, mut packer) = (Vec::new(), Packer::default());
     let transaction = database.begin_read().map_err(redb::Error::from)?;
     let table = transaction.open_table(ENTRIES).map_err(redb::Error::from)?;
     for row in table.iter().map_err(redb::Error::from)? {
         let (key, stored) = row.map_err(redb::Error::from)?;
-        entries.push(Arc::new(decode(key.value(), stored.value())?));
+        let entry = decode(key.value(), stored.value())?;
+        // Nobody has asked for it yet.
+        packer.pack(&entry);
+        entries.push(Arc::new(entry));
     }
     Ok(State::new(entries, read_revision(database)?))
 }
@@ -288,13 +292,8 @@ fn decode(key: &str, stored: &[u8]) -> Result<Entry, DiskError> {
     let truncated = || DiskError::Truncated { key: key.to_owned() };
     let (created, rest) = stored.split_first_chunk().ok_or_else(truncated)?;
     let (modified, value) = rest.split_first_chunk().ok_or_else(truncated)?;
-    Ok(Entry {
-        key: key.into(),
-        value: Bytes::copy_from_slice(value),
-        created: u64::from_le_bytes(*created),
-        modified: u64::from_le_bytes(*modified),
-        memo: Default::default(),
-    })
+    let (created, modified) = (u64::from_le_bytes(*created), u64::from_le_bytes(*modified));
+    Ok(Entry::new(key.into(), Bytes::copy_from_slice(value), created, modified))
 }
 
 fn read_revision(database: &Database) -> Result<Revision, DiskError> {
@@ -335,11 +334,12 @@ fn commit<'a>(
         for (key, entry) in changes {
             match entry {
                 Some(entry) => {
-                    let mut stored = entries.insert_reserve(key, REVISIONS + entry.value.len())?;
+                    let value = entry.value();
+                    let mut stored = entries.insert_reserve(key, REVISIONS + value.len())?;
                     let stored = stored.as_mut();
                     stored[..8].copy_from_slice(&entry.created.to_le_bytes());
                     stored[8..REVISIONS].copy_from_slice(&entry.modified.to_le_bytes());
-                    stored[REVISIONS..].copy_from_slice(&entry.value);
+                    stored[REVISIONS..].copy_from_slice(&value);
                 }
                 None => {
                     entries.remove(key)?;

@@ -3,8 +3,12 @@
 //! The writer appends each change once; per prefix (not per watch) it notes the position of the changes under
 //! it. So a change costs the writer nothing for watches of other prefixes, a watch never looks at changes of
 //! other prefixes, and falling behind is judged only by changes that the watch would have seen.
+//!
+//! Most watches read a change at once. So the values of changes that are no longer among the newest are handed out to
+//! be packed, and the ring holds several times as many of them.
 
-use crate::{Event, Revision, StoreError};
+use super::Options;
+use crate::{Entry, Event, Revision, StoreError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -20,12 +24,18 @@ const OVERHEAD: usize = 256;
 
 /// The ring.
 pub(super) struct History {
-    events: VecDeque<Event>,
+    events: VecDeque<Kept>,
     /// The position of the oldest change kept.
     first: Position,
     bytes: usize,
     max_events: usize,
     max_bytes: usize,
+    /// The position from which on values are still to lie open.
+    open_from: Position,
+    open_bytes: usize,
+    max_open_bytes: usize,
+    /// Changes no longer among the newest, to be packed.
+    settled: Vec<(Position, Arc<Entry>)>,
     /// The oldest revision a watch can start from: everything after it is kept.
     oldest: Revision,
     /// The present revision.
@@ -34,6 +44,12 @@ pub(super) struct History {
     /// How many interests have a prefix of a given length: the lengths at which a key needs to be looked up.
     lengths: BTreeMap<usize, usize>,
     closed: bool,
+}
+
+/// A change, and the bytes it was last known to take.
+struct Kept {
+    event: Event,
+    cost: usize,
 }
 
 /// A prefix that is being watched.
@@ -61,13 +77,17 @@ pub(super) enum Found {
 }
 
 impl History {
-    pub(super) fn new(head: Revision, max_events: usize, max_bytes: usize) -> Self {
+    pub(super) fn new(head: Revision, options: &Options) -> Self {
         Self {
             events: VecDeque::new(),
             first: 0,
             bytes: 0,
-            max_events,
-            max_bytes,
+            max_events: options.history_events,
+            max_bytes: options.history_bytes,
+            open_from: 0,
+            open_bytes: 0,
+            max_open_bytes: options.open_bytes,
+            settled: Vec::new(),
             oldest: head,
             head,
             interests: HashMap::new(),
@@ -98,24 +118,57 @@ impl History {
                     wake.push(interest.changed.clone());
                 }
             }
-            self.bytes += cost(&event);
-            self.events.push_back(event);
+            let cost = cost(&event);
+            self.bytes += cost;
+            self.open_bytes += cost;
+            self.events.push_back(Kept { event, cost });
         }
         self.head = head;
         self.evict();
+        while self.open_bytes > self.max_open_bytes {
+            self.settle_oldest();
+        }
         wake
+    }
+
+    /// The oldest of the open changes is one no longer.
+    fn settle_oldest(&mut self) {
+        let Some(kept) = self.events.get((self.open_from - self.first) as usize) else { return };
+        self.open_bytes -= kept.cost;
+        self.settled.push((self.open_from, kept.event.entry().clone()));
+        self.open_from += 1;
+    }
+
+    /// The changes whose values are to be packed since this was asked last; [`History::weigh`] them afterwards.
+    pub(super) fn settled(&mut self) -> Vec<(Position, Arc<Entry>)> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Takes note of what changes take now.
+    pub(super) fn weigh(&mut self, changes: &[(Position, Arc<Entry>)]) {
+        for (position, _) in changes {
+            let index = position.checked_sub(self.first).map(|index| index as usize);
+            let Some(kept) = index.and_then(|index| self.events.get_mut(index)) else { continue };
+            let now = cost(&kept.event);
+            self.bytes = self.bytes + now - kept.cost;
+            kept.cost = now;
+        }
     }
 
     /// Drops the oldest changes until the rest fits, but never of the newest revision.
     fn evict(&mut self) {
         while self.events.len() > self.max_events || self.bytes > self.max_bytes {
-            let Some(revision) = self.events.front().map(Event::revision) else { break };
+            let Some(revision) = self.events.front().map(Kept::revision) else { break };
             if revision == self.head {
                 break;
             }
-            let of_revision = self.events.iter().take_while(|event| event.revision() == revision).count();
-            self.bytes -= self.events.drain(..of_revision).map(|event| cost(&event)).sum::<usize>();
-            self.first += of_revision as u64;
+            let of_revision = self.events.iter().take_while(|kept| kept.revision() == revision).count();
+            let first = self.first + of_revision as u64;
+            while self.open_from < first {
+                self.settle_oldest();
+            }
+            self.bytes -= self.events.drain(..of_revision).map(|kept| kept.cost).sum::<usize>();
+            self.first = first;
             self.oldest = revision;
         }
     }
@@ -134,7 +187,7 @@ impl History {
         if from < self.oldest {
             return Err(StoreError::Compacted { asked: from, oldest: self.oldest });
         }
-        let start = self.first + self.events.partition_point(|event| event.revision() <= from) as u64;
+        let start = self.first + self.events.partition_point(|kept| kept.revision() <= from) as u64;
         let end = self.end();
         let lengths = &mut self.lengths;
         let interest = self.interests.entry(prefix.into()).or_insert_with(|| {
@@ -144,8 +197,8 @@ impl History {
         interest.watches += 1;
         while interest.complete_from > start {
             interest.complete_from -= 1;
-            let event = &self.events[(interest.complete_from - self.first) as usize];
-            if event.entry().key.starts_with(prefix) {
+            let kept = &self.events[(interest.complete_from - self.first) as usize];
+            if kept.event.entry().key.starts_with(prefix) {
                 interest.positions.push_front(interest.complete_from);
             }
         }
@@ -178,7 +231,7 @@ impl History {
         let mut events: Vec<Event> = Vec::with_capacity(pending.len().min(BATCH));
         let mut next = at;
         for &position in pending {
-            let event = &self.events[(position - self.first) as usize];
+            let event = &self.events[(position - self.first) as usize].event;
             if events.len() >= BATCH && events.last().is_some_and(|last| last.revision() != event.revision())
             {
                 break;
@@ -210,6 +263,12 @@ impl History {
     pub(super) fn close(&mut self) -> Vec<Arc<Notify>> {
         self.closed = true;
         self.interests.values().map(|interest| interest.changed.clone()).collect()
+    }
+}
+
+impl Kept {
+    fn revision(&self) -> Revision {
+        self.event.revision()
     }
 }
 
@@ -249,5 +308,5 @@ impl Interest {
 
 fn cost(event: &Event) -> usize {
     let entry = event.entry();
-    OVERHEAD + entry.key.len() + entry.value.len()
+    OVERHEAD + entry.key.len() + entry.weight()
 }

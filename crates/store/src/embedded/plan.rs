@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::{Entry, Event, Expect, Outcome, Revision, Write};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The result of carrying out transactions one after the other on a state, not yet made true.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Plan {
                 (None, None) => continue,
                 (None, Some(previous)) => {
                     self.changed.insert(key.clone(), None);
-                    Event::Delete { entry: entry(key, previous.value.clone(), previous.created, revision) }
+                    Event::Delete { entry: entry(key, previous.value(), previous.created, revision) }
                 }
                 (Some(value), previous) => {
                     let created = previous.as_ref().map_or(revision, |previous| previous.created);
@@ -91,7 +91,7 @@ impl Plan {
 }
 
 fn entry(key: Box<str>, value: bytes::Bytes, created: Revision, modified: Revision) -> Arc<Entry> {
-    Arc::new(Entry { key, value, created, modified, memo: OnceLock::new() })
+    Arc::new(Entry::new(key, value, created, modified))
 }
 
 /// The writes without those that a later one to the same key overrides, so that a revision changes a key
@@ -154,7 +154,7 @@ mod tests {
         let Outcome::Refused { index: 1, current: Some(current) } = &plan.outcomes[0] else {
             panic!("{:?}", plan.outcomes);
         };
-        assert_eq!(&current.value[..], b"old");
+        assert_eq!(&current.value()[..], b"old");
         assert!(plan.changed.is_empty() && plan.events.is_empty());
     }
 

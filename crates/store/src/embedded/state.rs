@@ -91,18 +91,9 @@ impl State {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use std::sync::OnceLock;
 
     fn state(keys: &[&str]) -> State {
-        let entry = |key: &&str| {
-            Arc::new(Entry {
-                key: (*key).into(),
-                value: bytes::Bytes::new(),
-                created: 1,
-                modified: 1,
-                memo: OnceLock::new(),
-            })
-        };
+        let entry = |key: &&str| Arc::new(Entry::new((*key).into(), bytes::Bytes::new(), 1, 1));
         State::new(keys.iter().map(entry), 1)
     }
 

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::disk::{Disk, Written};
+use super::packer::Packer;
 use super::plan::Plan;
 use crate::{Outcome, StoreError, Write};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub(super) enum Message {
 
 /// The most transactions, and about the most bytes, that one fsync carries: bounds how long the first waits.
 const MAX_TRANSACTIONS: usize = 4096;
-const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 /// The thread's belongings.
 pub(super) struct Writer {
@@ -36,6 +37,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<Message>,
     pace: Pace,
+    packer: Packer,
 }
 
 /// What one fsync will carry.
@@ -53,7 +55,7 @@ impl Writer {
         shared: Arc<Shared>,
         queue: Receiver<Message>,
     ) -> std::io::Result<JoinHandle<()>> {
-        let writer = Self { disk, shared, queue, pace: Pace::default() };
+        let writer = Self { disk, shared, queue, pace: Pace::default(), packer: Packer::default() };
         std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run())
     }
 
@@ -65,6 +67,7 @@ impl Writer {
             let started = Instant::now();
             self.carry_out(gathered);
             self.pace.wrote(count, started.elapsed());
+            self.pack();
             if closing {
                 break;
             }
@@ -123,6 +126,16 @@ impl Writer {
             // Fails when the caller is gone, which takes nothing back.
             let _ = reply.send(Ok(outcome));
         }
+    }
+
+    /// Packs what is no longer new, after everybody who waits has been answered and woken.
+    fn pack(&mut self) {
+        let settled = self.shared.history.write().settled();
+        if settled.is_empty() {
+            return;
+        }
+        settled.iter().for_each(|(_, entry)| self.packer.pack(entry));
+        self.shared.history.write().weigh(&settled);
     }
 
     /// Shows a durable batch to readers and watches.

@@ -81,7 +81,7 @@ pub(crate) fn brief(event: &Event) -> String {
         Event::Put { previous: Some(_), .. } => '~',
         Event::Delete { .. } => '-',
     };
-    format!("{sign}{}={}@{}", entry.key, String::from_utf8_lossy(&entry.value), event.revision())
+    format!("{sign}{}={}@{}", entry.key, String::from_utf8_lossy(&entry.value()), event.revision())
 }
 
 fn keys(entries: &[Arc<Entry>]) -> Vec<&str> {
@@ -103,9 +103,8 @@ async fn a_put_is_read_back_with_its_revisions(store: &dyn Store) {
     let first = committed(store, vec![put("/put/a", "1", Expect::Absent)]).await;
     let second = committed(store, vec![put("/put/a", "2", Expect::Modified(first))]).await;
     let entry = store.get("/put/a").await.unwrap().expect("the entry");
-    assert_eq!((&entry.value[..], entry.created, entry.modified), (&b"2"[..], first, second));
+    assert_eq!((&entry.value()[..], entry.created, entry.modified), (&b"2"[..], first, second));
     assert_eq!(&*entry.key, "/put/a");
-    assert!(entry.memo.get().is_none());
 }
 
 async fn every_changing_transaction_has_the_next_revision(store: &dyn Store) {
@@ -142,7 +141,7 @@ async fn a_transaction_happens_as_a_whole(store: &dyn Store) {
     committed(store, vec![put("/whole/b", "1", Expect::Absent)]).await;
     let (index, current) =
         refused(store, vec![put("/whole/a", "", Expect::Absent), put("/whole/b", "2", Expect::Absent)]).await;
-    assert_eq!((index, &current.unwrap().value[..]), (1, &b"1"[..]));
+    assert_eq!((index, &current.unwrap().value()[..]), (1, &b"1"[..]));
     assert!(store.get("/whole/a").await.unwrap().is_none());
     let revision =
         committed(store, vec![put("/whole/a", "1", Expect::Absent), delete("/whole/b", Expect::Anything)])
@@ -178,9 +177,9 @@ async fn values_may_be_empty_large_and_binary(store: &dyn Store) {
     committed(store, vec![put("/value/empty", "", Expect::Anything)]).await;
     committed(store, vec![put("/value/large", large.clone(), Expect::Anything)]).await;
     committed(store, vec![put("/value/binary", vec![0, 255, 0, 10], Expect::Anything)]).await;
-    assert!(store.get("/value/empty").await.unwrap().unwrap().value.is_empty());
-    assert_eq!(store.get("/value/large").await.unwrap().unwrap().value, large);
-    assert_eq!(store.get("/value/binary").await.unwrap().unwrap().value[..], [0, 255, 0, 10]);
+    assert!(store.get("/value/empty").await.unwrap().unwrap().value().is_empty());
+    assert_eq!(store.get("/value/large").await.unwrap().unwrap().value(), large);
+    assert_eq!(store.get("/value/binary").await.unwrap().unwrap().value()[..], [0, 255, 0, 10]);
 }
 
 async fn a_watch_sees_every_change_after_its_revision(store: &dyn Store) {
@@ -198,7 +197,7 @@ async fn a_watch_sees_every_change_after_its_revision(store: &dyn Store) {
     ];
     assert_eq!(seen, expected);
     let Event::Put { previous: Some(previous), .. } = &events[0] else { panic!("{events:?}") };
-    assert_eq!((&previous.value[..], previous.modified), (&b"1"[..], first));
+    assert_eq!((&previous.value()[..], previous.modified), (&b"1"[..], first));
     assert_eq!(events[2].entry().created, first, "a deletion shows the revisions of what was deleted");
 }
 
@@ -221,7 +220,7 @@ async fn a_watch_from_zero_starts_now(store: &dyn Store) {
     committed(store, vec![put("/now/a", "before", Expect::Anything)]).await;
     let mut watch = store.watch("/now/", 0).unwrap();
     committed(store, vec![put("/now/a", "after", Expect::Anything)]).await;
-    assert_eq!(&events(&mut watch, 1).await[0].entry().value[..], b"after");
+    assert_eq!(&events(&mut watch, 1).await[0].entry().value()[..], b"after");
 }
 
 async fn a_watch_from_the_future_is_refused(store: &dyn Store) {

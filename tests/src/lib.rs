@@ -6,6 +6,7 @@ pub mod crash;
 pub mod debian;
 pub mod load;
 pub mod registry;
+pub mod shell;
 pub mod tools;
 
 use serde_json::Value;

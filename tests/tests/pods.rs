@@ -2,74 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+use sagong_tests::shell::{TOOLS, cluster_with, create, import, output, pod, root as tools_root};
 use sagong_tests::{Cluster, eventually, have, run, stdout};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// The image of a small system: a shell and its tools.
-const TOOLS: &str = "tools:v1";
-
-/// A file system with busybox, statically linked, and with `more` programs of this machine.
-fn tools_root(more: &[&Path]) -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for directory in ["bin", "etc", "tmp", "usr"] {
-        std::fs::create_dir(root.path().join(directory)).unwrap();
-    }
-    let bin = root.path().join("bin");
-    let busybox = stdout(Command::new("sh").args(["-c", "command -v busybox"]));
-    std::fs::copy(busybox.trim(), bin.join("busybox")).unwrap();
-    for applet in stdout(Command::new("busybox").arg("--list")).lines().filter(|name| *name != "busybox") {
-        std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-    }
-    for program in more {
-        std::fs::copy(program, bin.join(program.file_name().unwrap())).unwrap();
-    }
-    std::fs::write(
-        root.path().join("etc/passwd"),
-        "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home:/bin/sh\n",
-    )
-    .unwrap();
-    root
-}
-
-/// A cluster with the image of tools.
-fn cluster_with(more: &[&Path]) -> Cluster {
-    let cluster = Cluster::prepare();
-    let root = tools_root(more);
-    import(&cluster, root.path(), TOOLS);
-    cluster.up(&[]);
-    cluster
-}
-
-fn import(cluster: &Cluster, root: &Path, name: &str) {
-    stdout(&mut cluster.sagong(&["image", "import", root.to_str().unwrap(), name]));
-}
-
-/// A pod of one container that runs a script.
-fn pod(name: &str, script: &str) -> Value {
-    let container = json!({
-        "name": "main", "image": TOOLS, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", script],
-    });
-    let spec =
-        json!({"containers": [container], "terminationGracePeriodSeconds": 0, "restartPolicy": "Never"});
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-}
-
-fn create(cluster: &Cluster, object: &Value) {
-    cluster.kubectl_stdin(&["create"], &object.to_string());
-}
-
-/// What a pod that runs to its end printed.
-fn output(cluster: &Cluster, pod: &Value) -> String {
-    create(cluster, pod);
-    let name = pod["metadata"]["name"].as_str().unwrap();
-    eventually(&format!("the end of {name}"), || {
-        let phase = cluster.get(&["pod", name])["status"]["phase"].clone();
-        (phase == "Succeeded" || phase == "Failed").then_some(())
-    });
-    cluster.kubectl(&["logs", name])
-}
 
 fn last_line(cluster: &Cluster, pod: &str) -> String {
     cluster.kubectl(&["logs", pod, "--tail=1"]).trim().to_owned()
@@ -417,7 +354,7 @@ fn containers_may_share_their_processes_and_see_nothing_of_the_node_by_that() {
     cluster.kubectl(&["delete", "pod", "shared"]);
     eventually("the first process to end with the pod", || cgroups().is_empty().then_some(()));
 
-    let mut host = self::pod("host", "ls -d /proc/[0-9]* | wc -l");
+    let mut host = sagong_tests::shell::pod("host", "ls -d /proc/[0-9]* | wc -l");
     host["spec"]["hostPID"] = json!(true);
     let seen: usize = output(&cluster, &host).trim().parse().unwrap();
     assert!(seen > 10, "{seen}");

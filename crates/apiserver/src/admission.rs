@@ -20,6 +20,7 @@ pub(crate) async fn create(core: &Core, resource: &Resource, object: &mut dyn Ob
     match resource.qualified.as_str() {
         "pods" => {
             if let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() {
+                refuse_runtime_class(resource, pod)?;
                 service_account::admit(core, resource, pod).await?;
                 pod.spec.iter_mut().for_each(complete_pod);
             }
@@ -42,6 +43,18 @@ pub(crate) fn update(resource: &Resource, object: &mut dyn Object, _old: &dyn Ob
         label_namespace(namespace);
     }
     Ok(())
+}
+
+/// There are no RuntimeClasses, and a pod must not run without the isolation that it asks for.
+fn refuse_runtime_class(resource: &Resource, pod: &Pod) -> Outcome<()> {
+    match pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()) {
+        None | Some("") => Ok(()),
+        Some(class) => {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let detail = format!("pod rejected: RuntimeClass {class:?} not found");
+            Err(resource.forbidden(name, detail).into())
+        }
+    }
 }
 
 fn complete_pod(spec: &mut PodSpec) {

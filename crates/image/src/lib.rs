@@ -8,6 +8,7 @@
 //! * `archive`: `docker save` archives and OCI layouts.
 //! * `import`: an image from a plain directory.
 //! * `pull`: from a registry; `registry`: how to speak to one; `blob`: fetching that can be interrupted.
+//! * [`Keyring`]: who we are to which registry.
 //! * `manifest`, `digest`: what names images and their parts.
 //! * `layer`: a layer's tar stream to a directory, trusting nothing in it.
 //! * `removal`: removing a tree of any depth.
@@ -17,6 +18,7 @@ mod archive;
 mod blob;
 mod digest;
 mod import;
+mod keyring;
 mod layer;
 mod manifest;
 mod pull;
@@ -27,6 +29,7 @@ mod snapshot;
 mod store;
 
 pub use import::{ImportOptions, ImportedFile};
+pub use keyring::{Keyring, pull_as_any};
 pub use reference::normalize;
 pub use removal::remove_tree;
 pub use snapshot::written;

@@ -70,6 +70,7 @@ fn shared(world: &Arc<World>) -> Arc<Shared> {
         network: world.clone(),
         data_plane: world.clone(),
         node_memory: 1 << 30,
+        node_storage: 1 << 40,
         pressures: Default::default(),
         shows: Default::default(),
         tokens: Default::default(),

@@ -145,6 +145,7 @@ impl World {
             network: self.clone(),
             data_plane: self.clone(),
             node_memory: 1 << 30,
+            node_storage: 1 << 40,
             pressures: Default::default(),
             shows: Default::default(),
             tokens: Default::default(),
@@ -412,6 +413,7 @@ impl Containers for World {
             id: id.clone(),
             sandbox_id: sandbox_id.into(),
             config,
+            identity: None,
             state: ContainerState::Created,
             created: self.clock.now(),
         };

@@ -4,9 +4,8 @@ use crate::clock::between;
 use crate::events::Severity::{Normal, Warning};
 use crate::pod::snapshot::ImageFailure;
 use crate::shared::Shared;
-use base64::Engine;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
-use sagong_image::{Credentials, Image, ImageError, NoProgress};
+use sagong_image::{Image, ImageError, Keyring, NoProgress, normalize, pull_as_any};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +81,9 @@ async fn pull(shared: &Shared, pod: &Pod, spec: &Container, name: &str) -> Resul
     };
     tell(Normal, "Pulling", format!("Pulling image \"{name}\""));
     let began = shared.clock.now();
-    let credentials = credentials(shared, pod, name).await;
-    match shared.images.pull(name, credentials, &NoProgress).await {
+    let full = normalize(name).unwrap_or_else(|_| name.to_owned());
+    let credentials = keyring(shared, pod).await.lookup(&full);
+    match pull_as_any(shared.images.as_ref(), name, credentials, &NoProgress).await {
         Ok(image) => {
             let took = go_seconds(between(began, shared.clock.now()));
             tell(
@@ -105,17 +105,14 @@ async fn pull(shared: &Shared, pod: &Pod, spec: &Container, name: &str) -> Resul
     }
 }
 
-/// Credentials for an image's registry from `spec.imagePullSecrets`; None if none fits.
-async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Option<Credentials> {
+/// Who we are to registries: what `spec.imagePullSecrets` say first, then the node's own files.
+async fn keyring(shared: &Shared, pod: &Pod) -> Keyring {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let mut missing = Vec::new();
-    for reference in pod.spec.as_ref()?.image_pull_secrets.iter().flatten() {
+    let (mut keyring, mut missing) = (Keyring::default(), Vec::new());
+    let references = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    for reference in references {
         match shared.cluster.secret(namespace, &reference.name).await {
-            Ok(Some(secret)) => {
-                if let Some(found) = in_secret(&secret, registry(image)) {
-                    return Some(found);
-                }
-            }
+            Ok(Some(secret)) => add(&mut keyring, &secret),
             Ok(None) => missing.push(reference.name.as_str()),
             Err(error) => {
                 tracing::warn!(%error, "pull secret not read");
@@ -130,36 +127,18 @@ async fn credentials(shared: &Shared, pod: &Pod, image: &str) -> Option<Credenti
         );
         shared.recorder.pod(pod, Warning, "FailedToRetrieveImagePullSecret", message);
     }
-    None
+    keyring.extend(Keyring::of_machine(&[&shared.config.data_dir]));
+    keyring
 }
 
-/// The registry of an image's name.
-fn registry(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => "docker.io",
+fn add(keyring: &mut Keyring, secret: &Secret) {
+    let data = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
+    if let Some(config) = data(".dockerconfigjson") {
+        keyring.add_config(&config.0);
     }
-}
-
-fn in_secret(secret: &Secret, registry: &str) -> Option<Credentials> {
-    let bytes = &secret.data.as_ref()?.get(".dockerconfigjson")?.0;
-    let config: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let auths = config.get("auths")?.as_object()?;
-    let host = |key: &str| {
-        let bare = key.trim_start_matches("https://").trim_start_matches("http://");
-        bare.split('/').next().unwrap_or_default().to_owned()
-    };
-    let is_hub = |host: &str| host == "index.docker.io" || host == "docker.io";
-    let fits = |key: &str| host(key) == registry || (is_hub(registry) && is_hub(&host(key)));
-    let (_, entry) = auths.iter().find(|(key, _)| fits(key))?;
-    let text = |key: &str| entry.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
-    if let (Some(username), Some(password)) = (text("username"), text("password")) {
-        return Some(Credentials { username, password });
+    if let Some(config) = data(".dockercfg") {
+        keyring.add_dockercfg(&config.0);
     }
-    let plain =
-        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?).ok()?;
-    let (username, password) = plain.split_once(':')?;
-    Some(Credentials { username: username.into(), password: password.into() })
 }
 
 /// A duration as Go prints it, cut to milliseconds: `843ms`, `1.2s`, `1m2.5s`.
@@ -202,12 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_secret_is_used_for_its_registry_only() {
-        let config = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpwYXNz"}}}"#;
-        let data = [(".dockerconfigjson".to_owned(), k8s_openapi::ByteString(config.into()))];
-        let secret = Secret { data: Some(data.into()), ..Default::default() };
-        let found = in_secret(&secret, registry("luksa/kubia:v1")).unwrap();
-        assert_eq!((found.username.as_str(), found.password.as_str()), ("user", "pass"));
-        assert!(in_secret(&secret, registry("quay.io/x/y")).is_none());
+    fn pull_secrets_come_in_two_types() {
+        for (name, config) in [
+            (".dockerconfigjson", r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpwYXNz"}}}"#),
+            (".dockercfg", r#"{"https://index.docker.io/v1/": {"auth": "dXNlcjpwYXNz"}}"#),
+        ] {
+            let data = [(name.to_owned(), k8s_openapi::ByteString(config.into()))];
+            let mut keyring = Keyring::default();
+            add(&mut keyring, &Secret { data: Some(data.into()), ..Default::default() });
+            assert_eq!(keyring.lookup("docker.io/luksa/kubia:v1").len(), 1, "{name}");
+            assert!(keyring.lookup("quay.io/x/y:v1").is_empty(), "{name}");
+        }
     }
 }

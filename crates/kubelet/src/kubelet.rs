@@ -78,6 +78,7 @@ impl Kubelet {
             network: self.network.clone(),
             data_plane: self.data_plane.clone(),
             node_memory: facts.memory,
+            node_storage: facts.storage,
             pressures: Default::default(),
             shows: Default::default(),
             tokens: Default::default(),

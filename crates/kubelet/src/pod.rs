@@ -9,6 +9,7 @@
 //! * [`machine`]: the same for simulations, which give every answer themselves.
 //! * [`manager`]: starts the workers, hands them what happens, adopts and cleans up.
 
+pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod conditions;
 pub(crate) mod container_config;

@@ -58,27 +58,44 @@ pub(crate) struct ProbeKey {
     pub(crate) kind: Kind,
 }
 
-/// What a probe found.
+/// What one attempt found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// All is well.
+    Success,
+    /// All is well, but for this.
+    Warning(String),
+    /// It is not, and why.
+    Failure(String),
+    /// It could not be found out, and why: counts neither way.
+    Unknown(String),
+}
+
+impl From<Result<(), String>> for Found {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Found::Failure, |()| Found::Success)
+    }
+}
+
+/// What a probe has to tell.
 #[derive(Clone, Debug)]
 pub(crate) struct ProbeReport {
     /// Which probe.
     pub(crate) key: ProbeKey,
-    /// The verdict, if this result changed it.
+    /// The verdict, if this attempt changed it.
     pub(crate) verdict: Option<bool>,
-    /// Why this attempt failed, if it counts.
-    pub(crate) failure: Option<String>,
+    /// What this attempt found.
+    pub(crate) found: Found,
 }
 
-/// The probes that should run. None for a pod that is ending: its readiness no longer counts, and its
-/// liveness must not restart it.
+/// The probes that should run. Of a pod that is ending only readiness: others may still ask for it, while its liveness
+/// must not restart it.
 pub(crate) fn wanted(snapshot: &PodSnapshot) -> BTreeSet<ProbeKey> {
     let mut wanted = BTreeSet::new();
-    if snapshot.termination.is_some() {
-        return wanted;
-    }
+    let ends = snapshot.termination.is_some();
     for spec in snapshot.all_containers() {
         let Some(facts) =
-            snapshot.facts(&spec.name).filter(|facts| facts.is_running() && facts.kill.is_none())
+            snapshot.facts(&spec.name).filter(|facts| facts.is_running() && (ends || facts.kill.is_none()))
         else {
             continue;
         };
@@ -91,6 +108,9 @@ pub(crate) fn wanted(snapshot: &PodSnapshot) -> BTreeSet<ProbeKey> {
         for kind in kinds.iter().filter(|kind| kind.of(spec).is_some()) {
             // A failed liveness probe rests until there is another instance.
             if *kind == Kind::Liveness && facts.probes.liveness == Some(false) {
+                continue;
+            }
+            if ends && *kind != Kind::Readiness {
                 continue;
             }
             wanted.insert(ProbeKey {

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) data_plane: Arc<dyn DataPlane>,
     /// Memory of the node in bytes.
     pub(crate) node_memory: u64,
+    /// Bytes of the file system that pods write to.
+    pub(crate) node_storage: u64,
     /// What the node is short of.
     pub(crate) pressures: watch::Sender<Pressures>,
     /// What volumes show.

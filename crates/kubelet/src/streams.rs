@@ -58,7 +58,12 @@ impl Kubelet {
         options: SessionOptions,
     ) -> Result<Session, StreamError> {
         let found = running(self.runtime.as_ref(), uid, container).await?;
-        Ok(self.runtime.attach(&found.id, options).await?)
+        let session = self.runtime.attach(&found.id, options).await;
+        // It may have ended in between: its streams are gone then.
+        if session.is_err() && running(self.runtime.as_ref(), uid, container).await.is_err() {
+            return Err(StreamError::ContainerNotFound(container.to_owned()));
+        }
+        Ok(session?)
     }
 
     /// Whether the pod with this uid has a network to connect into. `name` is for the error only.

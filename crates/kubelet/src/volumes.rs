@@ -107,7 +107,8 @@ async fn fetch(shared: &Shared, pod: &Pod) -> Result<(Objects, Option<Timestamp>
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let needs = Needs::of(pod);
-    let mut objects = Objects { sources: Sources::of_node(shared.node_memory), ..Default::default() };
+    let sources = Sources::of_node(shared.node_memory, shared.node_storage);
+    let mut objects = Objects { sources, ..Default::default() };
     for (shown, name) in needs.objects {
         let place = (namespace.to_owned(), name.clone());
         // Before it is fetched: a change in between is told.

@@ -126,6 +126,9 @@ pub struct Security {
     pub run_as_group: Option<i64>,
     /// Further groups.
     pub supplemental_groups: Vec<i64>,
+    /// Leave out the groups that the image gives the user.
+    #[serde(default)]
+    pub only_given_groups: bool,
     /// All capabilities, devices and no masked paths.
     pub privileged: bool,
     /// Whether the root file system is read-only.
@@ -220,10 +223,23 @@ pub struct Container {
     pub sandbox_id: String,
     /// What it was made from.
     pub config: ContainerConfig,
+    /// Who its first process is; None if the runtime does not say.
+    pub identity: Option<Identity>,
     /// Where it is in its life.
     pub state: ContainerState,
     /// When it was made.
     pub created: Timestamp,
+}
+
+/// Numbers of a user and its groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// First group.
+    pub gid: u32,
+    /// All groups, the first one included, ascending, each once.
+    pub groups: Vec<u32>,
 }
 
 /// Something happened to a container that was not asked for in a call, or that a call only began.

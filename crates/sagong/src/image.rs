@@ -5,7 +5,7 @@ use crate::data_dir::DataDir;
 use crate::preflight;
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use sagong_image::{Image, ImageStore, Images, ImportOptions, Progress, normalize};
+use sagong_image::{Image, ImageStore, Images, ImportOptions, Keyring, Progress, normalize, pull_as_any};
 use std::path::Path;
 
 pub(crate) async fn run(command: ImageCommand) -> Result<()> {
@@ -28,7 +28,10 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
             announce(&store.import(&directory, options).await?);
             Ok(())
         }
-        ImageCommand::Pull { data, name } => pull(&open(&data)?, &name).await,
+        ImageCommand::Pull { data, name } => {
+            let keyring = Keyring::of_machine(&[&data.data_dir]);
+            pull(&open(&data)?, &name, &keyring).await
+        }
         ImageCommand::List { data } => list(&open(&data)?).await,
         ImageCommand::Remove { data, names } => {
             let store = open(&data)?;
@@ -82,11 +85,11 @@ impl Progress for Bar {
     }
 }
 
-async fn pull(store: &ImageStore, name: &str) -> Result<()> {
+async fn pull(store: &ImageStore, name: &str, keyring: &Keyring) -> Result<()> {
     let full = normalize(name)?;
     let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}")?;
-    let bar = Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(full));
-    let image = store.pull(name, None, &bar).await;
+    let bar = Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(full.clone()));
+    let image = pull_as_any(store, name, keyring.lookup(&full), &bar).await;
     bar.0.finish_and_clear();
     announce(&image?);
     Ok(())

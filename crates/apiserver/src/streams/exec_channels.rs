@@ -10,11 +10,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::SplitStream;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
+
+/// How long a client is told nothing. client-go before 1.33 begins to read while it still makes its streams, and throws
+/// away, with the words `Unknown stream id 1`, what comes for one that is not made yet.
+const HEAD_START: Duration = Duration::from_millis(10);
 
 /// Serves one session. `begin` starts the program; `verdict` puts its exit code into words.
 pub(super) async fn serve<S>(
@@ -32,6 +37,7 @@ pub(super) async fn serve<S>(
     let (idle, gone) = (Idle::new(), stopping.child_token());
     let (heard, lost) = (idle.clone(), gone.clone());
     let writer = tokio::spawn(async move {
+        tokio::time::sleep(HEAD_START).await;
         websocket::write(sink, queued, heard).await;
         lost.cancel();
     });
@@ -210,6 +216,15 @@ mod tests {
         let (out, error, normal) = heard(&mut client, protocol).await;
         assert_eq!((out.as_str(), normal), ("hello world", true));
         assert!(error.contains(r#""reason":"NonZeroExitCode""#), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_time_to_make_its_streams() {
+        let protocol = Protocol::named("v5.channel.k8s.io").unwrap();
+        let began = tokio::time::Instant::now();
+        let mut client = client(protocol).await;
+        client.next().await.unwrap().unwrap();
+        assert!(began.elapsed() >= HEAD_START, "{:?}", began.elapsed());
     }
 
     #[rstest]

@@ -7,7 +7,7 @@ use crate::clock::{api_time, later};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, PodStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use sagong_runtime::ContainerState as RuntimeState;
 
@@ -45,7 +45,47 @@ pub(crate) fn compute(snapshot: &PodSnapshot, spec: &Container, now: Timestamp) 
         image_id: current.image_id.clone(),
         container_id: Some(container_id(current)),
         started: Some(started),
+        ..configured(spec, Some(current), known)
+    }
+}
+
+/// What a container was given: resources, mounts, and who it runs as.
+fn configured(
+    spec: &Container,
+    instance: Option<&Instance>,
+    known: Option<&ContainerStatus>,
+) -> ContainerStatus {
+    let resources = instance.map(|_| spec.resources.clone().unwrap_or_default());
+    let requests = resources.as_ref().and_then(|resources| resources.requests.clone());
+    let identity = instance.and_then(|instance| instance.identity.as_ref());
+    let user = identity.map(|identity| ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: identity.uid.into(),
+            gid: identity.gid.into(),
+            supplemental_groups: Some(identity.groups.iter().map(|group| i64::from(*group)).collect()),
+        }),
+    });
+    let mounts: Vec<VolumeMountStatus> = spec.volume_mounts.iter().flatten().map(mounted).collect();
+    ContainerStatus {
+        allocated_resources: requests.filter(|requests| !requests.is_empty()),
+        resources,
+        user,
+        volume_mounts: Some(mounts).filter(|mounts| !mounts.is_empty()),
         ..untouched(known)
+    }
+}
+
+fn mounted(mount: &VolumeMount) -> VolumeMountStatus {
+    let recursive = match mount.recursive_read_only.as_deref() {
+        // Where Sagong runs at all the kernel can do it.
+        Some("Enabled" | "IfPossible") => "Enabled",
+        _ => "Disabled",
+    };
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: (mount.read_only == Some(true)).then(|| recursive.to_owned()),
     }
 }
 
@@ -73,7 +113,7 @@ fn without_instance(
         let state = ContainerState { terminated: Some(terminated.clone()), ..Default::default() };
         return ContainerStatus { state: Some(state), ready: false, started: Some(false), ..known.clone() };
     }
-    let waiting = waiting(snapshot, spec, facts, now).unwrap_or_else(|| default_waiting(snapshot, spec));
+    let waiting = waiting(snapshot, spec, facts, now).unwrap_or_else(|| default_waiting(snapshot));
     let last_state = known_terminated
         .map(|terminated| ContainerState { terminated: Some(terminated), ..Default::default() })
         .unwrap_or_default();
@@ -87,7 +127,7 @@ fn without_instance(
         image_id: known.map(|known| known.image_id.clone()).unwrap_or_default(),
         container_id: known.and_then(|known| known.container_id.clone()),
         started: Some(false),
-        ..untouched(known)
+        ..configured(spec, None, known)
     }
 }
 
@@ -178,12 +218,8 @@ fn waiting(
     }
 }
 
-fn default_waiting(snapshot: &PodSnapshot, spec: &Container) -> ContainerStateWaiting {
-    let main = snapshot.main_containers().iter().any(|main| main.name == spec.name);
-    let next = start::next_to_start(snapshot);
-    let turn = next.iter().any(|other| other.name == spec.name);
-    let is_plain = snapshot.init_containers().is_empty() || (main && turn);
-    let reason = if is_plain { "ContainerCreating" } else { "PodInitializing" };
+fn default_waiting(snapshot: &PodSnapshot) -> ContainerStateWaiting {
+    let reason = if snapshot.init_containers().is_empty() { "ContainerCreating" } else { "PodInitializing" };
     ContainerStateWaiting { reason: Some(reason.into()), message: None }
 }
 

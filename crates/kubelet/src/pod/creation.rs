@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Where `Localhost` profiles of seccomp are, below the kubelet's directory, as upstream has it.
 const PROFILES: &str = "seccomp";
+/// How long a postStart hook may take. Upstream waits without end, and so does nothing else for the pod.
+const POST_START_LIMIT: Duration = Duration::from_secs(600);
 
 impl Context {
     /// Creates and starts a container, and runs its postStart hook.
@@ -47,10 +49,8 @@ impl Context {
         let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let mut post_start_failure = None;
         if let Some(hook) = hook {
-            let ran =
-                hooks::run(hook, &self.shared, spec, &instance.id, self.address, Duration::from_secs(600))
-                    .await;
-            if let Err(message) = ran {
+            let place = hooks::Place { pod: &self.pod, address: self.address, spec, instance: &instance.id };
+            if let Err(message) = hooks::run(hook, &self.shared, place, POST_START_LIMIT).await {
                 recorder.container(&self.pod, name, Warning, "FailedPostStartHook", "PostStartHook failed");
                 let at = self.shared.clock.now();
                 post_start_failure = Some(StartFailure { reason: "PostStartHookError", message, at });
@@ -87,7 +87,7 @@ impl Context {
             root,
             env,
             mounts,
-            hostname: etc_files::hostname(&self.pod),
+            hostname: etc_files::kernel_name(&self.pod, &self.shared.config).map_err(config_error)?,
             node_memory: self.shared.node_memory,
             target: self.target(&spec.name)?,
             profiles: &self.shared.config.data_dir.join(PROFILES),
@@ -130,7 +130,7 @@ impl Context {
             services: cluster.services(namespace).await,
             pod_ip: self.address,
             host_ips: self.host_ips.clone(),
-            ..Sources::of_node(self.shared.node_memory)
+            ..Sources::of_node(self.shared.node_memory, self.shared.node_storage)
         };
         for name in config_maps {
             let found = cluster.config_map(namespace, &name).await.map_err(|error| error.to_string())?;

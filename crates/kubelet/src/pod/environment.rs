@@ -23,16 +23,17 @@ pub(crate) struct Sources {
     pub(crate) pod_ip: Option<IpAddr>,
     /// The node's addresses.
     pub(crate) host_ips: Vec<IpAddr>,
-    /// What `limits.cpu` and `limits.memory` mean for a container without limits: all of the node's, in
-    /// thousandths.
+    /// What `limits.cpu`, `limits.memory` and `limits.ephemeral-storage` mean for a container without limits: all of
+    /// the node's, in thousandths.
     pub(crate) node: BTreeMap<String, i128>,
 }
 
 impl Sources {
     /// Nothing but what the node has.
-    pub(crate) fn of_node(memory: u64) -> Self {
+    pub(crate) fn of_node(memory: u64, storage: u64) -> Self {
         let node = [
             ("memory".to_owned(), i128::from(memory) * 1000),
+            ("ephemeral-storage".to_owned(), i128::from(storage) * 1000),
             ("cpu".to_owned(), i128::from(crate::node::cpus()) * 1000),
         ];
         Sources { node: node.into(), ..Default::default() }

@@ -14,6 +14,27 @@ pub(crate) fn hostname(pod: &Pod) -> String {
     name.trim_end_matches(['-', '.']).to_owned()
 }
 
+/// What the pod's own kernel calls it: the host name, or with `setHostnameAsFQDN` the whole domain name.
+///
+/// # Errors
+/// The sentence to show if that is longer than the kernel takes.
+pub(crate) fn kernel_name(pod: &Pod, config: &Config) -> Result<String, String> {
+    const LONGEST: usize = 64;
+    let spec = pod.spec.as_ref();
+    // On the host's network the host's name stays.
+    let wanted =
+        spec.is_some_and(|spec| spec.set_hostname_as_fqdn == Some(true) && spec.host_network != Some(true));
+    let Some(full) = domain_name(pod, config).filter(|_| wanted) else { return Ok(hostname(pod)) };
+    if full.len() > LONGEST {
+        return Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({LONGEST} \
+             characters is the max, {} characters requested)",
+            full.len()
+        ));
+    }
+    Ok(full)
+}
+
 /// `hostname.subdomain.namespace.svc.domain`, if the pod has a subdomain.
 fn domain_name(pod: &Pod, config: &Config) -> Option<String> {
     let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
@@ -148,7 +169,7 @@ pub(crate) fn write(dir: &Path, pod: &Pod, config: &Config, address: Option<IpAd
     let host_resolv = host_resolvers(host_network, &|path| std::fs::read_to_string(path).unwrap_or_default());
     let files = [
         ("etc-hosts", hosts(pod, config, address, host_hosts.as_deref())),
-        ("hostname", format!("{}\n", hostname(pod))),
+        ("hostname", format!("{}\n", kernel_name(pod, config)?)),
         ("resolv.conf", resolv_conf(pod, config, &host_resolv)),
     ];
     let failed = |path: &Path, error: std::io::Error| format!("writing {}: {error}", path.display());
@@ -229,5 +250,23 @@ mod tests {
         let text = hosts(&pod(spec), &config(), Some("10.244.0.5".parse().unwrap()), None);
         assert!(text.contains("10.244.0.5\tkubia-1.sub.ns.svc.cluster.local\tkubia-1\n"), "{text}");
         assert!(text.ends_with("1.2.3.4\ta\tb\n"), "{text}");
+    }
+
+    #[test]
+    fn the_whole_name_is_the_kernels_only_if_asked_for_and_if_it_fits() {
+        let named = |more: serde_json::Value| {
+            let mut spec =
+                json!({"containers": [], "hostname": "h", "subdomain": "sub", "setHostnameAsFQDN": true});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            kernel_name(&pod(spec), &config())
+        };
+        assert_eq!(named(json!({})), Ok("h.sub.ns.svc.cluster.local".into()));
+        assert_eq!(named(json!({"setHostnameAsFQDN": false})), Ok("h".into()));
+        assert_eq!(named(json!({"subdomain": ""})), Ok("h".into()));
+        let error = named(json!({"hostname": "h".repeat(60)})).unwrap_err();
+        assert!(
+            error.ends_with("is too long (64 characters is the max, 85 characters requested)"),
+            "{error}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! before, and comes back when it is ready again: a restart of one replica loses no request.
 
 use super::plan::{Action, Planner};
-use super::snapshot::{ContainerFacts, Kill, KillReason};
+use super::snapshot::{ContainerFacts, Kill, KillReason, PodSnapshot, is_sidecar};
 use super::termination;
 use crate::clock::later;
 use jiff::Timestamp;
@@ -52,29 +52,12 @@ pub(crate) fn go_on(planner: &mut Planner<'_>) {
     }
 }
 
-/// Begins to stop everything that lives and goes on with it, main containers before sidecars.
+/// Begins to stop everything that lives and goes on with it. Hooks of all run at once; of the signals, sidecars get
+/// theirs in [`is_turn_of`] them.
 pub(crate) fn stop_all(planner: &mut Planner<'_>, grace: Duration) {
     let snapshot = planner.snapshot;
-    let sidecars: Vec<&str> = snapshot
-        .init_containers()
-        .iter()
-        .filter(|c| super::snapshot::is_sidecar(c))
-        .map(|c| c.name.as_str())
-        .collect();
-    let alive = |name: &str| snapshot.facts(name).is_some_and(ContainerFacts::is_alive);
-    let mut targets: Vec<&str> = snapshot
-        .containers
-        .keys()
-        .map(String::as_str)
-        .filter(|name| !sidecars.contains(name) && alive(name))
-        .collect();
-    if grace.is_zero() {
-        targets.extend(sidecars.iter().filter(|name| alive(name)));
-    } else if targets.is_empty() {
-        // Sidecars stop one after the other, in the reverse of the order they started in.
-        targets.extend(sidecars.iter().rev().find(|name| alive(name)));
-    }
-    for name in targets {
+    let alive = snapshot.containers.iter().filter(|(_, facts)| facts.is_alive());
+    for name in alive.map(|(name, _)| name.as_str()) {
         let kill = snapshot.facts(name).and_then(|facts| facts.kill.as_ref());
         let sooner = kill.is_some_and(|kill| grace.is_zero() && !kill.at_once);
         if kill.is_none() || sooner {
@@ -84,6 +67,20 @@ pub(crate) fn stop_all(planner: &mut Planner<'_>, grace: Duration) {
         }
     }
     go_on(planner);
+}
+
+/// Whether a container of a pod that ends may get its signal: main containers at once, sidecars once all of those
+/// have ended, one after the other in the reverse of the order they started in.
+fn is_turn_of(snapshot: &PodSnapshot, name: &str) -> bool {
+    let mut sidecars = snapshot.init_containers().iter().filter(|spec| is_sidecar(spec));
+    if sidecars.all(|spec| spec.name != name) {
+        return true;
+    }
+    let own = snapshot.init_containers().iter().position(|spec| spec.name == name);
+    let later = snapshot.init_containers().iter().skip(own.map_or(0, |own| own + 1));
+    // Ephemeral ones are looking into the pod until its end, and hold up nobody.
+    let mut before = later.chain(snapshot.main_containers());
+    !before.any(|spec| snapshot.facts(&spec.name).is_some_and(ContainerFacts::is_alive))
 }
 
 /// Whether nothing arrives any more at a pod that lives on. (That of a pod that ends is in its termination.)
@@ -164,7 +161,9 @@ fn step(planner: &mut Planner<'_>, name: &str, facts: &ContainerFacts) {
     if hook_runs {
         let deadline = kill.deadline.min(ends);
         planner.act(Action::RunPreStop { container: name.to_owned(), id: instance.id.clone(), deadline });
-    } else if kill.signalled.is_none() {
+    } else if kill.signalled.is_none()
+        && (kill.reason != KillReason::PodEnds || is_turn_of(planner.snapshot, name))
+    {
         signal(planner, instance.stop_signal);
     }
     planner.look(kill_at);

@@ -382,14 +382,73 @@ async fn a_failing_init_container_holds_the_pod_back_or_ends_it() {
 async fn sidecars_start_before_and_stop_after_the_main_containers() {
     let world = World::new();
     let _running = world.start();
-    let inits = json!([{"name": "proxy", "image": "kubia:v1", "restartPolicy": "Always"}]);
+    let hook = json!({"preStop": {"exec": {"command": ["prestop"]}}});
+    let sidecar =
+        |name: &str| json!({"name": name, "image": "kubia:v1", "restartPolicy": "Always", "lifecycle": hook});
+    let inits = json!([sidecar("proxy"), sidecar("agent")]);
+    // The main container takes its time to end: until SIGKILL.
+    world.program("nodejs", Program { ignores_term: true, ..Default::default() });
     world.create("p", with(kubia(), "/initContainers", inits));
+    world.until_ready("p").await;
+    world.delete("p", 30);
+    world.until("its first signal", |world| world.count("signal 15 nodejs") == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Hooks of sidecars do not wait, their signals do.
+    let journal = world.journal();
+    assert!(at(&journal, "prestop proxy") > 0 && at(&journal, "prestop agent") > 0);
+    assert_eq!((world.count("signal 15 proxy"), world.count("signal 15 agent")), (0, 0));
+    let killed: Vec<_> = ["nodejs", "proxy", "agent"].map(|name| format!("Stopping container {name}")).into();
+    assert!(killed.iter().all(|message| world.has_event("Killing", message)));
+    world.until_gone("p").await;
+    let journal = world.journal();
+    assert!(at(&journal, "start proxy#0") < at(&journal, "start agent#0"));
+    assert!(at(&journal, "start agent#0") < at(&journal, "start nodejs#0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sidecars_end_one_after_the_other_once_the_main_containers_have() {
+    let world = World::new();
+    let _running = world.start();
+    let sidecar = |name: &str| json!({"name": name, "image": "kubia:v1", "restartPolicy": "Always"});
+    world.create("p", with(kubia(), "/initContainers", json!([sidecar("proxy"), sidecar("agent")])));
     world.until_ready("p").await;
     world.delete("p", 30);
     world.until_gone("p").await;
     let journal = world.journal();
-    assert!(at(&journal, "start proxy#0") < at(&journal, "start nodejs#0"));
-    assert!(at(&journal, "signal 15 nodejs") < at(&journal, "signal 15 proxy"));
+    assert!(at(&journal, "signal 15 nodejs") < at(&journal, "signal 15 agent"));
+    assert!(at(&journal, "signal 15 agent") < at(&journal, "signal 15 proxy"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_probe_stopped_starts_again_on_failure_although_it_exited_with_zero() {
+    let world = World::new();
+    let _running = world.start();
+    let probe = exec_probe(json!({"failureThreshold": 1, "initialDelaySeconds": 5}));
+    let spec =
+        with(with(kubia(), "/restartPolicy", json!("OnFailure")), "/containers/0/livenessProbe", probe);
+    world.create("p", spec);
+    world.until("another run", |world| world.count("start nodejs#1") == 1).await;
+    assert!(!world.state.lock().history.iter().any(|shown| shown.starts_with("Succeeded")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_the_node_does_not_take_fails_at_once() {
+    let world = World::new();
+    let running = world.start();
+    let context = json!({"sysctls": [{"name": "net.core.somaxconn", "value": "9"}]});
+    world.create("p", with(kubia(), "/securityContext", context));
+    world.until("its refusal", |world| world.get("p", "/status/phase") == json!("Failed")).await;
+    let why = "forbidden sysctl: \"net.core.somaxconn\" not allowlisted";
+    assert_eq!(world.get("p", "/status/reason"), json!("SysctlForbidden"));
+    assert_eq!(world.get("p", "/status/message"), json!(format!("Pod was rejected: {why}")));
+    assert!(world.has_event("SysctlForbidden", why));
+    assert_eq!(world.count("run_sandbox"), 0);
+    running.crash().await;
+    let told = world.state.lock().events.len();
+    let _running = world.start();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.state.lock().events.len(), told, "it is told once");
+    assert_eq!(world.get("p", "/status/reason"), json!("SysctlForbidden"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -718,5 +777,7 @@ async fn a_pod_past_its_active_deadline_is_ended() {
     world.create("p", with(kubia(), "/activeDeadlineSeconds", json!(60)));
     world.until("failed", |world| world.get("p", "/status/phase") == json!("Failed")).await;
     assert_eq!(world.get("p", "/status/reason"), json!("DeadlineExceeded"));
+    let told = "Pod was active on the node longer than the specified deadline";
+    assert!(world.has_event("DeadlineExceeded", told));
     world.until("stopped", |world| world.count("stop_sandbox") == 1).await;
 }

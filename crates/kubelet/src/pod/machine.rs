@@ -255,6 +255,7 @@ impl PodMachine {
             image: spec.image.clone().unwrap_or_default(),
             image_id: format!("sha256:{}", spec.image.as_deref().unwrap_or_default()),
             stop_signal: SIGTERM,
+            identity: None,
             state: ContainerState::Running { started: now, pid: 1 },
             message: None,
         })

@@ -137,7 +137,7 @@ impl Context {
     }
 
     async fn new_sandbox(&self, attempt: u32) -> Result<SandboxFacts, String> {
-        let config = self.sandbox_config(attempt);
+        let config = self.sandbox_config(attempt)?;
         let mut annotations = config.annotations.clone();
         let runtime = &self.shared.runtime;
         let sandbox = runtime.run_sandbox(config).await.map_err(|error| error.to_string())?;
@@ -166,16 +166,19 @@ impl Context {
         }
     }
 
-    fn sandbox_config(&self, attempt: u32) -> SandboxConfig {
+    fn sandbox_config(&self, attempt: u32) -> Result<SandboxConfig, String> {
         let (namespace, name, uid) = self.name();
         let spec = self.pod.spec.as_ref();
+        if spec.and_then(|spec| spec.host_users) == Some(false) {
+            return Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".into());
+        }
         let sysctls = spec.and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
-        SandboxConfig {
+        Ok(SandboxConfig {
             namespace: namespace.into(),
             name: name.into(),
             uid: uid.into(),
             attempt,
-            hostname: etc_files::hostname(&self.pod),
+            hostname: etc_files::kernel_name(&self.pod, &self.shared.config)?,
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
             share_processes: spec.and_then(|spec| spec.share_process_namespace).unwrap_or(false),
@@ -183,7 +186,7 @@ impl Context {
             cgroup_parent: qos::cgroup_parent(&self.pod),
             log_directory: self.log_dir(),
             annotations: BTreeMap::new(),
-        }
+        })
     }
 
     async fn prepare_volumes(&self) -> Outcome {
@@ -201,7 +204,8 @@ impl Context {
         let hook = spec.and_then(|spec| spec.lifecycle.as_ref()?.pre_stop.as_ref());
         if let (Some(spec), Some(hook)) = (spec, hook) {
             let limit = between(self.shared.clock.now(), deadline);
-            if let Err(error) = hooks::run(hook, &self.shared, spec, id, self.address, limit).await {
+            let place = hooks::Place { pod: &self.pod, address: self.address, spec, instance: id };
+            if let Err(error) = hooks::run(hook, &self.shared, place, limit).await {
                 tracing::debug!(container = name, error, "preStop hook failed");
                 self.shared.recorder.container(
                     &self.pod,

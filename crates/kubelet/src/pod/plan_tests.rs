@@ -71,6 +71,7 @@ fn instance(spec: &Container, sandbox: &str, attempt: u32, state: ContainerState
         image: spec.image.clone().unwrap_or_default(),
         image_id: "sha256:i".into(),
         stop_signal: 15,
+        identity: None,
         state,
         message: None,
     }

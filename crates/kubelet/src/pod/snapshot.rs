@@ -1,12 +1,13 @@
 //! Everything one decision about a pod is made from. Plain data: no handles, no IO.
 
+use super::admission::{self, Refusal};
 use super::backoff::Backoff;
 use super::hash;
 pub(crate) use super::policy::{RestartPolicy, is_sidecar};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec, PodStatus};
 use sagong_image::Image;
-use sagong_runtime::ContainerState;
+use sagong_runtime::{ContainerState, Identity};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,6 +22,8 @@ pub(crate) struct PodSnapshot {
     pub(crate) pod: Arc<Pod>,
     /// `spec.ephemeralContainers`, as the containers they are like.
     pub(crate) ephemeral: Arc<[ContainerSpec]>,
+    /// Why the node does not take it; None: it does.
+    pub(crate) refused: Option<Refusal>,
     /// The object is gone from the API, or its name belongs to another pod now.
     pub(crate) removed: bool,
     /// `status.hostIPs`.
@@ -112,6 +115,8 @@ pub(crate) struct Instance {
     pub(crate) image_id: String,
     /// What stops it.
     pub(crate) stop_signal: i32,
+    /// Who it runs as.
+    pub(crate) identity: Option<Identity>,
     /// Where it is in its life.
     pub(crate) state: ContainerState,
     /// What it left in its termination message file.
@@ -279,6 +284,7 @@ impl PodSnapshot {
     pub(crate) fn new(pod: Arc<Pod>, host_ips: Vec<IpAddr>, now: Timestamp) -> Self {
         PodSnapshot {
             ephemeral: ephemeral_of(&pod),
+            refused: admission::refusal(&pod),
             pod,
             removed: false,
             host_ips,
@@ -411,6 +417,12 @@ impl ContainerFacts {
     /// Whether its process runs.
     pub(crate) fn is_running(&self) -> bool {
         self.current.as_ref().is_some_and(|it| matches!(it.state, ContainerState::Running { .. }))
+    }
+
+    /// Whether a probe had its newest instance stopped.
+    pub(crate) fn was_unwell(&self) -> bool {
+        let reason = self.kill.as_ref().map(|kill| kill.reason);
+        matches!(reason, Some(KillReason::Liveness | KillReason::Startup))
     }
 
     /// Whether its process runs or may still be started.

@@ -146,8 +146,11 @@ fn is_past_init(snapshot: &PodSnapshot) -> bool {
 /// Whether a main container is not running and should be.
 fn should_start(snapshot: &PodSnapshot, spec: &Container) -> bool {
     let policy = snapshot.restart_policy();
-    match snapshot.facts(&spec.name).and_then(|facts| facts.current.as_ref()) {
+    let facts = snapshot.facts(&spec.name);
+    match facts.and_then(|facts| facts.current.as_ref()) {
         Some(instance) => match instance.exit_code() {
+            // That it was stopped because it was not well is a failure, whatever it exited with.
+            Some(_) if facts.is_some_and(ContainerFacts::was_unwell) => policy != RestartPolicy::Never,
             Some(code) => policy.restarts(code) || !instance.matches(spec),
             // What lives in a dead sandbox dies with it.
             None => snapshot.ready_sandbox().is_none_or(|sandbox| sandbox.id != instance.sandbox_id),

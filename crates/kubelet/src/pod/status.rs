@@ -1,6 +1,6 @@
 //! `status` of a pod, as upstream computes it, and the patch that brings the API up to date. Pure.
 
-use super::snapshot::{PodSnapshot, RestartPolicy, is_sidecar};
+use super::snapshot::{ContainerFacts, PodSnapshot, RestartPolicy, is_sidecar};
 use super::{conditions, container_status, qos};
 use crate::clock::{api_time, later};
 use jiff::Timestamp;
@@ -13,25 +13,34 @@ pub(crate) fn compute(snapshot: &PodSnapshot, now: Timestamp) -> PodStatus {
     if snapshot.spec().is_none() || snapshot.removed {
         return status;
     }
+    if let Some(refusal) = &snapshot.refused {
+        status.phase = Some("Failed".into());
+        status.reason = Some(refusal.reason.into());
+        status.message = Some(refusal.status_message());
+        status.start_time.get_or_insert_with(|| api_time(snapshot.seen));
+        status.qos_class.get_or_insert_with(|| qos::class(&snapshot.pod).as_str().into());
+        return status;
+    }
     let mut mains: Vec<ContainerStatus> = snapshot
         .main_containers()
         .iter()
         .map(|spec| container_status::compute(snapshot, spec, now))
         .collect();
-    let inits: Vec<ContainerStatus> = snapshot
+    let mut inits: Vec<ContainerStatus> = snapshot
         .init_containers()
         .iter()
         .map(|spec| container_status::compute(snapshot, spec, now))
         .collect();
-    let ephemeral: Vec<ContainerStatus> =
+    let mut ephemeral: Vec<ContainerStatus> =
         snapshot.ephemeral.iter().map(|spec| ephemeral_status(snapshot, spec, now)).collect();
     mains.sort_by(|a, b| a.name.cmp(&b.name));
     if !is_over(&status) {
         status.phase = Some(phase(snapshot, &inits, &mains).into());
         if is_past_deadline(snapshot, now) && status.phase.as_deref() != Some("Succeeded") {
             status.phase = Some("Failed".into());
-            status.reason = Some("DeadlineExceeded".into());
-            status.message = Some("Pod was active on the node longer than the specified deadline".into());
+            let (reason, message) = super::messages::DEADLINE;
+            status.reason = Some(reason.into());
+            status.message = Some(message.into());
         }
         if let Some(message) = &snapshot.evicted {
             status.phase = Some("Failed".into());
@@ -39,6 +48,9 @@ pub(crate) fn compute(snapshot: &PodSnapshot, now: Timestamp) -> PodStatus {
             status.message = Some(message.clone());
         }
     }
+    let mut all: Vec<&mut ContainerStatus> = mains.iter_mut().chain(&mut inits).collect();
+    all.extend(&mut ephemeral);
+    shorten_messages(&mut all);
     status.container_statuses = Some(mains);
     status.init_container_statuses = Some(inits).filter(|inits| !inits.is_empty());
     status.ephemeral_container_statuses = Some(ephemeral).filter(|ephemeral| !ephemeral.is_empty());
@@ -47,6 +59,24 @@ pub(crate) fn compute(snapshot: &PodSnapshot, now: Timestamp) -> PodStatus {
     status.qos_class.get_or_insert_with(|| qos::class(&snapshot.pod).as_str().into());
     conditions::apply(snapshot, &mut status, now);
     status
+}
+
+/// Gives each container its share of what the termination messages of a pod may have in all.
+///
+/// Example: of 12 KiB each of four containers may use 3 KiB; a message of 4 KiB loses the last one.
+fn shorten_messages(all: &mut [&mut ContainerStatus]) {
+    const MOST: usize = 12 * 1024;
+    let share = MOST / all.len().max(1);
+    for status in all {
+        let states = [&mut status.state, &mut status.last_state];
+        let ended = states.into_iter().flatten().filter_map(|state| state.terminated.as_mut());
+        for message in
+            ended.filter_map(|ended| ended.message.as_mut()).filter(|message| message.len() > share)
+        {
+            let cut = (0..=share).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+            message.truncate(cut);
+        }
+    }
 }
 
 /// Nobody waits for an ephemeral container, so it never counts as started.
@@ -127,13 +157,16 @@ fn phase(snapshot: &PodSnapshot, inits: &[ContainerStatus], mains: &[ContainerSt
     let mut counts = Counts::default();
     mains.iter().for_each(|main| counts.add(main));
     let ends = snapshot.termination.is_some() && !snapshot.is_anything_alive();
+    // What a probe had stopped is about to start again, even if it exited as if all was well.
+    let is_unwell = |main: &Container| snapshot.facts(&main.name).is_some_and(ContainerFacts::was_unwell);
+    let restarts = policy != RestartPolicy::Never && snapshot.main_containers().iter().any(is_unwell);
     match counts {
         Counts { running: 0, failed: 0, succeeded, waiting: 0 } if succeeded > 0 && ends => "Succeeded",
         Counts { running: 0, .. } if ends && (counts.failed > 0 || is_main_begun) => "Failed",
         _ if pending_init => "Pending",
         Counts { waiting: 1.., .. } => "Pending",
         Counts { running: 1.., .. } => "Running",
-        _ if policy == RestartPolicy::Always => "Running",
+        _ if restarts || policy == RestartPolicy::Always => "Running",
         Counts { failed: 0, succeeded: 1.., .. } => "Succeeded",
         _ if policy == RestartPolicy::Never => "Failed",
         _ => "Running",
@@ -201,4 +234,25 @@ fn replacing(value: &Value) -> Value {
     let mut items = vec![json!({ "$patch": "replace" })];
     items.extend(value.as_array().cloned().unwrap_or_default());
     Value::Array(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ContainerStateTerminated;
+
+    #[test]
+    fn messages_of_many_containers_share_twelve_kilobytes() {
+        let ended = ContainerStateTerminated { message: Some("é".repeat(2048)), ..Default::default() };
+        let state = ContainerState { terminated: Some(ended), ..Default::default() };
+        let mut all = vec![ContainerStatus { state: Some(state), ..Default::default() }; 4];
+        shorten_messages(&mut all.iter_mut().collect::<Vec<_>>());
+        let length = |status: &ContainerStatus| {
+            status.state.as_ref()?.terminated.as_ref()?.message.as_ref().map(String::len)
+        };
+        assert!(all.iter().all(|status| length(status) == Some(3072)));
+        let mut one = [all[0].clone()];
+        shorten_messages(&mut one.iter_mut().collect::<Vec<_>>());
+        assert_eq!(length(&one[0]), Some(3072));
+    }
 }

@@ -4,7 +4,7 @@ use super::messages;
 use super::operations::{Context, message_file};
 use super::outcome::{self, Outcome};
 use super::plan::{Action, PodPlan, Wait, plan};
-use super::snapshot::{Instance, Kill, KillReason, Operation, PodSnapshot};
+use super::snapshot::{Instance, Kill, Operation, PodSnapshot, RestartPolicy, is_sidecar};
 use super::termination;
 use super::view::PodView;
 use crate::clock::{Steps, between};
@@ -12,7 +12,7 @@ use crate::events::Severity::{Normal, Warning};
 use crate::probe::prober::{self, Subject};
 use crate::probe::{Kind, ProbeKey, ProbeReport};
 use crate::shared::Shared;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use sagong_runtime::{Container, ContainerState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub(crate) struct Worker {
     probes: BTreeMap<ProbeKey, AbortHandle>,
     /// Views of containers whose start has not reported them yet.
     early: Vec<Container>,
+    told_deadline: bool,
     reports: (mpsc::UnboundedSender<ProbeReport>, mpsc::UnboundedReceiver<ProbeReport>),
 }
 
@@ -68,12 +69,14 @@ impl Worker {
             running: BTreeMap::new(),
             probes: BTreeMap::new(),
             early: Vec::new(),
+            told_deadline: false,
             reports: mpsc::unbounded_channel(),
         }
     }
 
     /// Goes on until nothing of the pod is left. Dropping the future leaves the containers as they are.
     pub(crate) async fn run(mut self) {
+        self.tell_refusal();
         let mut steps = Steps::new(&self.shared.clock);
         loop {
             let step = steps.since_last(&self.shared.clock);
@@ -87,6 +90,7 @@ impl Worker {
                 return;
             }
             self.show(&plan);
+            self.tell_deadline(&plan);
             let look_again = plan.look_again;
             if self.apply(plan) {
                 // Something that takes no time changed what is known.
@@ -107,6 +111,28 @@ impl Worker {
             *old = view;
             changed
         });
+    }
+
+    /// Says why the pod is not taken, unless the API knows already.
+    fn tell_refusal(&self) {
+        let known = self.snapshot.known_status().and_then(|status| status.reason.as_deref());
+        if let Some(refusal) = self.snapshot.refused.as_ref().filter(|it| known != Some(it.reason)) {
+            self.shared.recorder.pod(&self.snapshot.pod, Warning, refusal.reason, refusal.message.clone());
+        }
+    }
+
+    /// Says that the pod's time is over, when it is for the first time.
+    fn tell_deadline(&mut self, plan: &PodPlan) {
+        let reason = |status: Option<&PodStatus>| status.and_then(|status| status.reason.clone());
+        let over = reason(Some(&plan.status)).as_deref() == Some(messages::DEADLINE.0);
+        if over && !self.told_deadline {
+            self.told_deadline = true;
+            // After a restart of this process the API knows, and so does the user.
+            if reason(self.snapshot.known_status()).as_deref() != Some(messages::DEADLINE.0) {
+                let (reason, message) = messages::DEADLINE;
+                self.shared.recorder.pod(&self.snapshot.pod, Normal, reason, message);
+            }
+        }
     }
 
     /// Begins what is planned; true if it changed what is known.
@@ -174,13 +200,9 @@ impl Worker {
     }
 
     fn begin_kill(&mut self, name: &str, kill: Kill) {
-        let message = match kill.reason {
-            KillReason::PodEnds => format!("Stopping container {name}"),
-            KillReason::Liveness => format!("Container {name} failed liveness probe, will be restarted"),
-            KillReason::Startup => format!("Container {name} failed startup probe, will be restarted"),
-            KillReason::Changed => format!("Container {name} definition changed, will be restarted"),
-            KillReason::PostStart => "FailedPostStartHook".into(),
-        };
+        let own = self.snapshot.container_spec(name).is_some_and(is_sidecar);
+        let policy = if own { RestartPolicy::Always } else { self.snapshot.restart_policy() };
+        let message = messages::killing(name, kill.reason, policy);
         let Some(facts) = self.snapshot.containers.get_mut(name) else { return };
         if facts.kill.is_none() {
             self.shared.recorder.container(&self.snapshot.pod, name, Normal, "Killing", message);
@@ -304,8 +326,8 @@ impl Worker {
         if !self.probes.contains_key(&report.key) {
             return;
         }
-        if let Some(message) = report.message() {
-            self.shared.recorder.container(&self.snapshot.pod, name, Warning, "Unhealthy", message);
+        if let Some((reason, message)) = report.event() {
+            self.shared.recorder.container(&self.snapshot.pod, name, Warning, reason, message);
         }
         if let Some(facts) = self.snapshot.containers.get_mut(name) {
             report.apply(&mut facts.probes);

@@ -1,11 +1,11 @@
 //! The task of one probe, and one attempt.
 
 use super::verdict::Row;
-use super::{Kind, ProbeKey, ProbeReport, grpc, http, tcp, ticks::Ticks};
+use super::{Found, Kind, ProbeKey, ProbeReport, grpc, http, tcp, ticks::Ticks};
 use crate::clock::{Clock, between};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Probe};
-use sagong_runtime::{Runtime, RuntimeError};
+use k8s_openapi::api::core::v1::{Container, Probe, TCPSocketAction};
+use sagong_runtime::{ExecOutput, Runtime, RuntimeError};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,19 +40,18 @@ pub(crate) async fn run(
         let tick = ticks.next(last, clock.now());
         tokio::time::sleep(between(clock.now(), tick.at)).await;
         last = Some(tick.at);
-        let result = attempt(&subject, probe, runtime.as_ref()).await;
-        if result.is_err() && !tick.counts {
+        let found = attempt(&subject, probe, runtime.as_ref()).await;
+        let passed = matches!(found, Found::Success | Found::Warning(_));
+        if !passed && !tick.counts {
             continue;
         }
-        if result.is_ok() {
+        if passed {
             ticks.settle();
         }
-        let report = ProbeReport {
-            key: subject.key.clone(),
-            verdict: row.note(result.is_ok()),
-            failure: result.err(),
-        };
-        let is_news = report.verdict.is_some() || report.failure.is_some();
+        // What could not be asked says nothing of the container.
+        let verdict = if matches!(found, Found::Unknown(_)) { None } else { row.note(passed) };
+        let report = ProbeReport { key: subject.key.clone(), verdict, found };
+        let is_news = report.verdict.is_some() || report.found != Found::Success;
         if is_news && reports.send(report).is_err() {
             return;
         }
@@ -60,60 +59,81 @@ pub(crate) async fn run(
 }
 
 /// One attempt, bounded by `timeoutSeconds`.
-async fn attempt(subject: &Subject, probe: &Probe, runtime: &dyn Runtime) -> Result<(), String> {
+async fn attempt(subject: &Subject, probe: &Probe, runtime: &dyn Runtime) -> Found {
     let seconds = probe.timeout_seconds.unwrap_or(1).max(1).unsigned_abs();
     let timeout = Duration::from_secs(seconds.into());
     if let Some(action) = &probe.http_get {
-        return http::Request::new(action, &subject.spec, subject.address)?.probe(timeout).await;
+        return match http::Request::new(action, &subject.spec, subject.address, http::PROBE) {
+            Ok(request) => request.probe(timeout).await,
+            Err(error) => Found::Unknown(error),
+        };
     }
     if let Some(action) = &probe.tcp_socket {
-        let host = action.host.as_deref().filter(|host| !host.is_empty());
-        let address =
-            host.and_then(|host| host.parse().ok()).or(subject.address).ok_or("pod has no address")?;
-        let target = SocketAddr::new(address, http::port(&action.port, &subject.spec)?);
-        return match tokio::time::timeout(timeout, tcp::probe(target)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("dial tcp {target}: i/o timeout")),
-        };
+        return open(subject, action, timeout).await.unwrap_or_else(Found::Unknown);
     }
     if let Some(action) = &probe.exec {
         let command = action.command.clone().unwrap_or_default();
         return exec(runtime, &subject.key.instance, &command, timeout).await;
     }
-    let action = probe.grpc.as_ref().ok_or("missing probe handler")?;
-    let port = u16::try_from(action.port).map_err(|_| format!("invalid port number: {}", action.port))?;
-    let target = SocketAddr::new(subject.address.ok_or("pod has no address")?, port);
-    grpc::probe(target, action.service.as_deref().unwrap_or_default(), timeout).await
+    let Some(action) = &probe.grpc else { return Found::Unknown("missing probe handler".into()) };
+    let (Some(address), Ok(port)) = (subject.address, u16::try_from(action.port)) else {
+        return Found::Unknown(format!("invalid port number: {}", action.port));
+    };
+    let target = SocketAddr::new(address, port);
+    grpc::probe(target, action.service.as_deref().unwrap_or_default(), timeout).await.into()
+}
+
+/// Opens a connection.
+async fn open(subject: &Subject, action: &TCPSocketAction, timeout: Duration) -> Result<Found, String> {
+    let port = http::port(&action.port, &subject.spec)?;
+    let host = action.host.as_deref().filter(|host| !host.is_empty());
+    let known = match host {
+        Some(host) => host.parse().ok(),
+        None => Some(subject.address.ok_or("pod has no address")?),
+    };
+    let opened = async {
+        let target = tcp::resolve(host.unwrap_or_default(), known, port).await?;
+        tcp::probe(target).await
+    };
+    let place = host.map(str::to_owned).or(known.map(|address| address.to_string())).unwrap_or_default();
+    let late = || format!("dial tcp {place}:{port}: i/o timeout");
+    Ok(tokio::time::timeout(timeout, opened).await.unwrap_or_else(|_| Err(late())).into())
 }
 
 /// Runs a command in a container; exit code 0 is a success.
-pub(crate) async fn exec(
-    runtime: &dyn Runtime,
-    instance: &str,
-    command: &[String],
-    timeout: Duration,
-) -> Result<(), String> {
+async fn exec(runtime: &dyn Runtime, instance: &str, command: &[String], timeout: Duration) -> Found {
     match runtime.exec(instance, command, timeout).await {
-        Ok(output) if output.exit_code == 0 => Ok(()),
-        Ok(output) => {
-            let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
-            let text: String = String::from_utf8_lossy(text).chars().take(10 * 1024).collect();
-            if text.is_empty() {
-                return Err(format!("command exited with {}", output.exit_code));
-            }
-            Err(text)
-        }
-        Err(RuntimeError::TimedOut { .. }) => {
-            Err(format!("command timed out: {:?} timed out after {}s", command.join(" "), timeout.as_secs()))
-        }
-        Err(error) => Err(error.to_string()),
+        Ok(output) if output.exit_code == 0 => Found::Success,
+        Ok(output) => Found::Failure(said(&output)),
+        Err(RuntimeError::TimedOut { .. }) => Found::Failure(format!(
+            "command timed out: {:?} timed out after {}s",
+            command.join(" "),
+            timeout.as_secs()
+        )),
+        // It was not even executed.
+        Err(error) => Found::Unknown(error.to_string()),
     }
 }
 
+/// The beginning of what a command wrote: its output, and then its errors.
+pub(crate) fn said(output: &ExecOutput) -> String {
+    const LIMIT: usize = 10 * 1024;
+    let bytes: Vec<u8> = output.stdout.iter().chain(&output.stderr).copied().take(LIMIT).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl ProbeReport {
-    /// The event's message for a failed attempt.
-    pub(crate) fn message(&self) -> Option<String> {
-        Some(format!("{} probe failed: {}", self.key.kind.title(), self.failure.as_ref()?))
+    /// Reason and message of the event, if this attempt deserves one.
+    pub(crate) fn event(&self) -> Option<(&'static str, String)> {
+        let title = self.key.kind.title();
+        match &self.found {
+            Found::Success => None,
+            Found::Warning(what) => Some(("ProbeWarning", format!("{title} probe warning: {what}"))),
+            Found::Failure(why) => Some(("Unhealthy", format!("{title} probe failed: {why}"))),
+            Found::Unknown(why) => {
+                Some(("Unhealthy", format!("{title} probe errored and resulted in unknown state: {why}")))
+            }
+        }
     }
 
     /// Writes the verdict where the plan reads it.

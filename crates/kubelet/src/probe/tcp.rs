@@ -1,12 +1,23 @@
 //! Probes that open a TCP connection, and how a failure to open one is worded.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpStream;
 
 /// Opens a connection and closes it.
 pub(crate) async fn probe(target: SocketAddr) -> Result<(), String> {
     connect(target).await.map(drop)
+}
+
+/// Where `host` is: at `known`, if that is known already, or where its name leads.
+pub(crate) async fn resolve(host: &str, known: Option<IpAddr>, port: u16) -> Result<SocketAddr, String> {
+    if let Some(address) = known {
+        return Ok(SocketAddr::new(address, port));
+    }
+    let mut found = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| format!("dial tcp: lookup {host}: {error}"))?;
+    found.next().ok_or_else(|| format!("dial tcp: lookup {host}: no such host"))
 }
 
 /// Opens a connection; the error is worded as Go's dialer words it.

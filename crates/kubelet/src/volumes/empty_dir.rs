@@ -12,7 +12,11 @@ const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// Makes the directory, in memory if the medium says so. `group`: `fsGroup`.
 pub(super) fn make(source: &EmptyDirVolumeSource, path: &Path, group: Option<u32>) -> Result<(), String> {
-    let is_memory = source.medium.as_deref() == Some("Memory");
+    let medium = source.medium.as_deref().unwrap_or_default();
+    if !matches!(medium, "" | "Memory") {
+        return Err(format!("medium {medium:?} is not supported: this node has no huge pages"));
+    }
+    let is_memory = medium == "Memory";
     if path.exists() && (!is_memory || is_tmpfs(path)) {
         return Ok(());
     }

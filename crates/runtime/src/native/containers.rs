@@ -59,6 +59,7 @@ impl NativeRuntime {
             id: id.to_owned(),
             sandbox_id: record.sandbox_id,
             config: record.config,
+            identity: record.identity,
             state: ContainerState::Created,
             created: record.created,
         };
@@ -78,14 +79,17 @@ impl NativeRuntime {
             return Ok(container);
         }
         let id = new_id();
-        let record = ContainerRecord { sandbox_id: sandbox_id.to_owned(), config, created: Timestamp::now() };
-        let (inner, id_, record_) = (self.inner.clone(), id.clone(), record.clone());
-        blocking(move || {
+        let (inner, id_, sandbox_id) = (self.inner.clone(), id.clone(), sandbox_id.to_owned());
+        let record = blocking(move || {
             let directory = inner.layout.container(&id_);
-            inner.prepare(&id_, &directory, &sandbox, &record_).map_err(|error| {
+            let identity = spec::identity_of(&config).map_err(failed("creating container", &config.name))?;
+            let record =
+                ContainerRecord { sandbox_id, config, identity: Some(identity), created: Timestamp::now() };
+            inner.prepare(&id_, &directory, &sandbox, &record).map_err(|error| {
                 let _ = sagong_image::remove_tree(&directory);
-                failed("creating container", &record_.config.name)(error)
-            })
+                failed("creating container", &record.config.name)(error)
+            })?;
+            Ok(record)
         })
         .await?;
         Ok(self.insert(&id, record))
@@ -177,7 +181,7 @@ impl Inner {
             [root.as_str(), parent, id].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
         let cgroup = cgroup.join("/");
         spec::make_working_directory(config)?;
-        let identity = spec::identity_of(config)?;
+        let identity = record.identity.clone().unwrap_or_default();
         let uid = identity.uid;
         let processes = self.processes(config, &pins)?;
         let inputs = Inputs {

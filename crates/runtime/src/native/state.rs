@@ -5,7 +5,7 @@
 //! treated as one that is missing.
 
 use super::process::ProcessIdentity;
-use crate::{ContainerConfig, SandboxConfig};
+use crate::{ContainerConfig, Identity, SandboxConfig};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -121,6 +121,8 @@ pub(crate) struct SandboxRecord {
 pub(crate) struct ContainerRecord {
     pub(crate) sandbox_id: String,
     pub(crate) config: ContainerConfig,
+    #[serde(default)]
+    pub(crate) identity: Option<Identity>,
     pub(crate) created: Timestamp,
 }
 

@@ -173,7 +173,12 @@ impl Kept {
 
 /// Writes the record where room for it was taken.
 fn overwrite(file: &PathBuf, record: &str) -> io::Result<()> {
-    File::options().write(true).create(true).open(file)?.write_all(format!("{record:RECORD$}").as_bytes())
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(file)?
+        .write_all(format!("{record:RECORD$}").as_bytes())
 }
 
 /// Number of processes killed for want of memory, from `memory.events` (version 2) or `memory.oom_control` (1).

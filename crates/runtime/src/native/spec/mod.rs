@@ -9,7 +9,7 @@ mod user;
 
 use super::cgroup::Hierarchy;
 use super::sandbox::Pins;
-use crate::{ContainerConfig, PidNamespace, Resources, Security};
+use crate::{ContainerConfig, Identity, PidNamespace, Resources, Security};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxMemoryBuilder, LinuxNamespace,
@@ -23,7 +23,7 @@ pub(crate) use capabilities::bounding_set;
 pub(crate) use devices::host_devices;
 pub(crate) use paths::make_working_directory;
 pub(crate) use seccomp::{FOR_A_MOMENT, PROFILE};
-pub(crate) use user::{Identity, identity_of};
+pub(crate) use user::identity_of;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -1,19 +1,10 @@
 //! Who a container runs as, looked up in the files of its own root.
 
-use crate::ContainerConfig;
+use crate::{ContainerConfig, Identity};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-
-/// Numbers of a user and its groups.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// Further groups, ascending, each once.
-    pub(crate) groups: Vec<u32>,
-}
 
 /// Finds the user and groups of a container.
 ///
@@ -67,8 +58,10 @@ fn resolve(container: &ContainerConfig, passwd: &str, group: &str) -> Result<Ide
         (None, Some(group_name)) => group_number(group_name, group)?,
         (None, None) => entry.as_ref().and_then(|fields| field(fields, 3)).unwrap_or_default(),
     };
-    let mut groups = Vec::new();
-    if let Some(name) = entry.as_ref().and_then(|fields| fields.first()) {
+    // The first one, too: else giving it up would be a way around files that are closed to it.
+    let mut groups = vec![gid];
+    let merges = !security.only_given_groups;
+    if let Some(name) = entry.as_ref().and_then(|fields| fields.first()).filter(|_| merges) {
         let member =
             |fields: &Vec<&str>| fields.get(3).is_some_and(|members| members.split(',').any(|m| m == *name));
         groups.extend(entries(group).filter(member).filter_map(|fields| field(&fields, 2)));
@@ -113,13 +106,13 @@ mod tests {
     const GROUP: &str = "root:x:0:\nnode:x:1001:\naudio:x:29:node,other\nvideo:x:44:other\n";
 
     #[rstest]
-    #[case("", None, None, 0, 0, &[])]
-    #[case("node", None, None, 1000, 1001, &[29])]
-    #[case("1000", None, None, 1000, 1001, &[29])]
-    #[case("node:video", None, None, 1000, 44, &[29])]
-    #[case("7:8", None, None, 7, 8, &[])]
-    #[case("node", Some(5), None, 5, 0, &[])]
-    #[case("node", Some(1000), Some(9), 1000, 9, &[29])]
+    #[case("", None, None, 0, 0, &[0])]
+    #[case("node", None, None, 1000, 1001, &[29, 1001])]
+    #[case("1000", None, None, 1000, 1001, &[29, 1001])]
+    #[case("node:video", None, None, 1000, 44, &[29, 44])]
+    #[case("7:8", None, None, 7, 8, &[8])]
+    #[case("node", Some(5), None, 5, 0, &[0])]
+    #[case("node", Some(1000), Some(9), 1000, 9, &[9, 29])]
     fn users_are_found_as_upstream_does(
         #[case] image_user: &str,
         #[case] run_as_user: Option<i64>,
@@ -134,6 +127,16 @@ mod tests {
         container.security.run_as_group = run_as_group;
         let found = resolve(&container, PASSWD, GROUP).expect("found");
         assert_eq!(found, Identity { uid, gid, groups: groups.to_vec() });
+    }
+
+    #[test]
+    fn groups_of_the_image_can_be_left_out() {
+        let mut container = container();
+        container.image_user = "node".into();
+        container.security.supplemental_groups = vec![7];
+        container.security.only_given_groups = true;
+        let found = resolve(&container, PASSWD, GROUP).expect("found");
+        assert_eq!(found, Identity { uid: 1000, gid: 1001, groups: vec![7, 1001] });
     }
 
     #[rstest]

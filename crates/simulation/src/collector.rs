@@ -1,37 +1,37 @@
-//! Garbage collection: a model of `sagong_controllers::garbage`, which asks a live API server and so cannot be driven
-//! here. Background, foreground and orphan, one request at a time.
+//! Garbage collection: the real decisions, on what the API server has when they are made, carried out one request at a
+//! time. Left out are the graph and the queue that tell the real collector where to look: here it looks everywhere.
 
-use crate::ground::Ground;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use sagong_api::kind::{Object, Part};
-use sagong_api::meta::{FOREGROUND, ORPHAN};
+use crate::api::Stored;
+use crate::ground::{Ground, Refusal};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use sagong_api::kind::Part;
 use sagong_controllers::cache::Key;
-use sagong_controllers::plan::{Deletion, KindRef, PatchKind};
-use serde_json::json;
-use std::collections::BTreeSet;
+use sagong_controllers::garbage::graph::{HasMeta, Item};
+use sagong_controllers::garbage::plan::{self, Owner, Snapshot, Standing};
+use sagong_controllers::plan::{Verb, Write};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Kinds whose objects own or are owned.
+/// Kinds whose objects are owned.
 const KINDS: [&str; 6] =
     ["deployments", "replicasets", "replicationcontrollers", "pods", "endpointslices", "services"];
+/// A kind whose objects only own.
+const NODES: &str = "nodes";
 
-/// The collector. It looks at the API server itself, as the real one does before it deletes.
+/// The collector.
 #[derive(Default)]
 pub(crate) struct Collector {
     looked_at: u64,
-    pending: Vec<Chore>,
+    /// The plans being carried out: of each the writes that may be made in any order, and then the next.
+    pending: Vec<VecDeque<Vec<Write>>>,
 }
 
-struct Chore {
-    kind: KindRef,
-    key: Key,
-    uid: String,
-    what: What,
-}
+struct Held(Stored);
 
-enum What {
-    Delete,
-    Disown(String),
-    Finish(&'static str),
+impl HasMeta for Held {
+    fn meta(&self) -> &ObjectMeta {
+        self.0.metadata()
+    }
 }
 
 impl Collector {
@@ -45,101 +45,111 @@ impl Collector {
                 return false;
             }
             self.looked_at = ground.api.revision;
-            self.pending = chores(ground);
+            self.pending = plans(ground);
             return !self.pending.is_empty();
         }
-        let chore = self.pending.swap_remove(ground.choices.below(self.pending.len()));
-        let Chore { kind, key, uid, what } = chore;
-        let (verb, result) = match &what {
-            What::Delete => {
-                let options =
-                    Deletion { uid: Some(uid), propagation: Some("Background"), ..Deletion::default() };
-                let made =
-                    ground.request("delete", kind.plural, |api| api.delete(kind.plural, &key, &options));
-                ("delete", made.map(drop))
-            }
-            What::Disown(owner) => {
-                let body = json!({"metadata": {"uid": uid, "ownerReferences": [{"$patch": "delete", "uid": owner}]}});
-                ("disown", patch(ground, kind, &key, &body))
-            }
-            What::Finish(finalizer) => {
-                let body =
-                    json!({"metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}});
-                ("finish", patch(ground, kind, &key, &body))
-            }
+        let index = ground.choices.below(self.pending.len());
+        let Some(writes) = self.pending[index].front_mut() else {
+            self.pending.swap_remove(index);
+            return true;
         };
-        ground.say(|| format!("collector: {verb} {} {}: {result:?}", kind.plural, key.name));
-        // What failed is found again.
+        let write = writes.swap_remove(ground.choices.below(writes.len()));
+        let is_step_over = writes.is_empty();
+        if !carry_out(write, ground) {
+            self.pending.swap_remove(index);
+        } else if is_step_over {
+            self.pending[index].pop_front();
+            if self.pending[index].is_empty() {
+                self.pending.swap_remove(index);
+            }
+        }
+        // What failed, or what follows from this, is found by looking again.
         self.looked_at = 0;
         true
     }
 }
 
-fn patch(
-    ground: &mut Ground,
-    kind: KindRef,
-    key: &Key,
-    body: &serde_json::Value,
-) -> Result<(), crate::ground::Refusal> {
-    let how = PatchKind::Strategic;
-    ground.request("patch", kind.plural, |api| api.patch(kind.plural, key, how, body, Part::Main)).map(drop)
+/// Whether the plan may go on.
+fn carry_out(write: Write, ground: &mut Ground) -> bool {
+    let Write { kind, key, verb, tolerated, .. } = write;
+    let (name, plural) = (verb.name(), kind.plural);
+    let result = ground.request(name, plural, |api| match &verb {
+        Verb::Delete(deletion) => api.delete(plural, &key, deletion).map(drop),
+        Verb::Patch(how, body) => api.patch(plural, &key, *how, body, Part::Main).map(drop),
+        // The collector makes no other requests.
+        _ => Ok(()),
+    });
+    let how = match &verb {
+        Verb::Delete(deletion) => deletion.propagation.unwrap_or_default().to_owned(),
+        Verb::Patch(_, body) => body["metadata"].to_string(),
+        _ => String::new(),
+    };
+    ground.say(|| match &result {
+        Ok(()) => format!("collector: {name} {plural} {} {how}", key.name),
+        Err(refusal) => format!("collector: {name} {plural} {} {how}: {}", key.name, refusal.message),
+    });
+    match result {
+        Ok(()) => true,
+        Err(Refusal { code, .. }) => tolerated.contains(&code),
+    }
 }
 
-fn chores(ground: &Ground) -> Vec<Chore> {
-    let api = &ground.api;
-    let all = || {
-        KINDS.iter().flat_map(|plural| {
-            let table = api.table(plural);
-            table.objects.iter().map(move |(key, object)| (table.kind_ref(), key, object))
-        })
-    };
-    let nodes = api.table("nodes").objects.values();
-    let uid = |object: &dyn Object| object.metadata().uid.clone().unwrap_or_default();
-    let alive: BTreeSet<String> =
-        all().map(|(_, _, object)| uid(&**object)).chain(nodes.map(|node| uid(&**node))).collect();
-    let dependents = |owner: &str| {
-        all()
-            .filter(|(_, _, object)| owners(&***object).iter().any(|reference| reference.uid == owner))
-            .count()
-    };
-    let mut chores = Vec::new();
-    for (kind, key, object) in all() {
-        let chore = |what| Chore { kind, key: key.clone(), uid: uid(&**object), what };
-        let meta = object.metadata();
-        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-        let has =
-            |name: &str| meta.deletion_timestamp.is_some() && finalizers.iter().any(|other| other == name);
-        if has(ORPHAN) && dependents(&uid(&**object)) == 0 {
-            chores.push(chore(What::Finish(ORPHAN)));
-        }
-        if has(FOREGROUND) && dependents(&uid(&**object)) == 0 {
-            chores.push(chore(What::Finish(FOREGROUND)));
-        }
-        let owners = owners(&**object);
-        if owners.is_empty() {
+fn plans(ground: &Ground) -> Vec<VecDeque<Vec<Write>>> {
+    let all = all(ground);
+    let mut plans = Vec::new();
+    for item in &all {
+        let references = item.meta().owner_references.as_deref().unwrap_or_default();
+        if references.is_empty() && !item.is_terminating() {
             continue;
         }
-        let going = |name: &'static str| {
-            owners.iter().filter(move |reference| {
-                all().any(|(_, _, owner)| {
-                    let meta = owner.metadata();
-                    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
-                    meta.uid.as_ref() == Some(&reference.uid)
-                        && meta.deletion_timestamp.is_some()
-                        && finalizers.iter().any(|other| other == name)
-                })
+        let owners: Vec<Owner> = references
+            .iter()
+            .map(|reference| Owner {
+                reference: reference.clone(),
+                standing: standing(ground, item, reference),
             })
+            .collect();
+        let needs_dependents = item.is_deleting_dependents()
+            || item.is_orphaning()
+            || owners.iter().any(|owner| owner.standing == Standing::Waiting);
+        let is_theirs = |other: &&Item| {
+            let mut references = other.meta().owner_references.iter().flatten();
+            references.any(|reference| item.is(&reference.uid))
         };
-        chores.extend(going(ORPHAN).map(|owner| chore(What::Disown(owner.uid.clone()))));
-        let is_orphan = owners.iter().all(|reference| !alive.contains(&reference.uid));
-        let is_going = owners.len() == 1 && going(FOREGROUND).next().is_some();
-        if (is_orphan || is_going) && meta.deletion_timestamp.is_none() {
-            chores.push(chore(What::Delete));
+        let dependents =
+            if needs_dependents { all.iter().filter(is_theirs).cloned().collect() } else { Vec::new() };
+        let plan = plan::plan(&Snapshot { item: item.clone(), owners, dependents });
+        let steps = plan.steps.into_iter().map(|step| step.writes).filter(|writes| !writes.is_empty());
+        let steps: VecDeque<Vec<Write>> = steps.collect();
+        if !steps.is_empty() {
+            plans.push(steps);
         }
     }
-    chores
+    plans
 }
 
-fn owners(object: &dyn Object) -> &[OwnerReference] {
-    object.metadata().owner_references.as_deref().unwrap_or_default()
+fn all(ground: &Ground) -> Vec<Item> {
+    let tables = KINDS.iter().map(|plural| ground.api.table(plural));
+    tables
+        .flat_map(|table| {
+            let kind = table.kind_ref();
+            table.objects.values().map(move |object| Item::held(kind, Arc::new(Held(object.clone()))))
+        })
+        .collect()
+}
+
+/// As the real collector finds it by asking the API server; nothing is in any other namespace here.
+fn standing(ground: &Ground, item: &Item, reference: &OwnerReference) -> Standing {
+    let plurals = KINDS.iter().chain([&NODES]);
+    let table =
+        plurals.map(|plural| ground.api.table(plural)).find(|table| table.kind_ref().kind == reference.kind);
+    let Some(table) = table else { return Standing::Unknown };
+    let is_a_node = reference.kind == "Node";
+    let namespace = item.meta().namespace.clone().filter(|_| !is_a_node).unwrap_or_default();
+    match table.objects.get(&Key::new(namespace, reference.name.clone())) {
+        Some(owner) if owner.metadata().uid.as_deref() == Some(&reference.uid) => {
+            Standing::of(owner.metadata())
+        }
+        _ => Standing::Absent,
+    }
 }

@@ -105,8 +105,13 @@ fn of_revisions(deployment: &Deployment, sets: &[&ReplicaSet], two_leaders: bool
         }
         all.push(number);
     }
-    let different: BTreeSet<i64> = all.iter().copied().collect();
-    let is_ambiguous = different.len() != all.len() && !two_leaders;
+    // One that was orphaned and adopted keeps the number that another Deployment gave it, as upstream has it; it may be
+    // that of one this Deployment had made before it saw the orphan.
+    let made = deployment.metadata.creation_timestamp.as_ref();
+    let own_sets = sets.iter().filter(|set| set.metadata.creation_timestamp.as_ref() >= made);
+    let numbers: Vec<i64> = own_sets.map(|set| revision(set.metadata.annotations.as_ref())).collect();
+    let different: BTreeSet<i64> = numbers.iter().copied().collect();
+    let is_ambiguous = different.len() != numbers.len() && !two_leaders;
     if is_ambiguous || all.iter().filter(|number| **number >= own).count() != usize::from(!all.is_empty()) {
         return wrong(format!("revisions {all:?}, the Deployment's is {own}"));
     }

@@ -264,10 +264,6 @@ impl Judge {
         }
         let all = || sets_of(ground, &deployment).flat_map(|set| pods_of(ground, set)).filter(pod::is_active);
         let available = all().filter(|pod| is_ready_and_waiting(pod, seconds)).count_as_i32();
-        // Which of the ready pods of a ReplicaSet goes is, as upstream has it, decided by their age roughly, and not
-        // by whether they have been ready for minReadySeconds.
-        let nearly = all().filter(|pod| pod::is_ready(pod) && same_owner(pod, old)).count_as_i32()
-            - all().filter(|pod| is_ready_and_waiting(pod, seconds) && same_owner(pod, old)).count_as_i32();
         // Pods whose availability was not told yet look unhealthy, and go first (upstream does not know better either).
         let told = set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
         let left =
@@ -277,7 +273,7 @@ impl Judge {
         }
         let fewest = watched.views.values().map(|view| if view.recreates { 0 } else { view.limits.fewest() });
         let fewest = fewest.min().unwrap_or(0);
-        if available + nearly < fewest {
+        if available < fewest {
             let detail = format!("without {name} only {available} are available, {fewest} must be");
             return Err(Violation::new("no fewer available pods than replicas less maxUnavailable", detail));
         }
@@ -382,10 +378,6 @@ fn not_too_full(new: &Pod, ground: &Ground) -> Verdict {
         ));
     }
     Ok(())
-}
-
-fn same_owner(a: &Pod, b: &Pod) -> bool {
-    controller_of(&a.metadata).map(|owner| &owner.uid) == controller_of(&b.metadata).map(|owner| &owner.uid)
 }
 
 fn typed<K: 'static>(object: Option<&crate::api::Stored>) -> Option<&K> {

@@ -7,7 +7,7 @@
 //! * `api`: objects, versions, finalizers, watch events; defaults and validation are the real ones. `feed`: watches.
 //! * `manager`: the real controllers, their plans carried out write by write. `scheduler`, `node`: the real decisions,
 //!   on a watch and a runtime that the simulation makes up.
-//! * `data_plane`, `collector`: models, as the real ones need a kernel and an HTTP client.
+//! * `collector`: the real decisions of garbage collection. `data_plane`: a model, as the real one needs a kernel.
 //! * [`invariants`]: what must hold after every step. `convergence`: what must be true in the end.
 //! * [`mutant`]: planted bugs that must be found.
 //!

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sagong_controllers::caches::Caches;
 use sagong_controllers::deployment::{rolling_update::Limits, snapshot as deployments};
-use sagong_controllers::plan::{Plan, Verb, Write};
+use sagong_controllers::plan::{Plan, Step, Verb, Write};
 use sagong_controllers::replica_set::replicas;
 use sagong_controllers::selector::Matcher;
 use std::sync::Arc;
@@ -53,32 +53,11 @@ pub enum Mutant {
     CreatesOnlyOnePod,
     /// Pods are deleted whatever became of them since they were looked at.
     DeletesOnOldNews,
+    /// Of ready pods any may be deleted, whether it is available or not (as upstream does).
+    RanksByReadiness,
 }
 
 impl Mutant {
-    /// All of them.
-    pub const ALL: [Self; 19] = [
-        Self::SurgeOffByOne,
-        Self::UnavailableOffByOne,
-        Self::IgnoresMinReadySeconds,
-        Self::NeverWakesForMinReadySeconds,
-        Self::StaleCacheBelieved,
-        Self::BelievesOldStatus,
-        Self::SigtermBeforeWithdrawal,
-        Self::RecreateOverlaps,
-        Self::AdoptsForeignPods,
-        Self::AdoptsForTheDead,
-        Self::NeverReleases,
-        Self::RetriesLostCreates,
-        Self::IgnoresPause,
-        Self::WritesStatusEveryTime,
-        Self::ForgetsDeletions,
-        Self::ForgetsAssumedPods,
-        Self::DeletesSetsInUse,
-        Self::CreatesOnlyOnePod,
-        Self::DeletesOnOldNews,
-    ];
-
     pub(crate) fn on_deployments(mutant: Option<Self>) -> Tampering<deployments::Snapshot> {
         let none = Tampering::default();
         match mutant {
@@ -104,6 +83,7 @@ impl Mutant {
             Some(Self::NeverReleases) => Tampering { plan: never_release, ..none },
             Some(Self::CreatesOnlyOnePod) => Tampering { plan: create_only_one, ..none },
             Some(Self::DeletesOnOldNews) => Tampering { plan: forget_versions, ..none },
+            Some(Self::RanksByReadiness) => Tampering { plan: rank_by_readiness, ..none },
             _ => none,
         }
     }
@@ -187,6 +167,20 @@ fn forget_versions(_: &replicas::Snapshot<ReplicaSet>, plan: &mut Plan, _: Times
         if let Verb::Delete(deletion) = &mut write.verb {
             deletion.resource_version = None;
         }
+    }
+}
+
+/// The deletions of the plan that would be made if ready pods were available at once.
+fn rank_by_readiness(snapshot: &replicas::Snapshot<ReplicaSet>, plan: &mut Plan, now: Timestamp) {
+    let mut owner = snapshot.owner.clone();
+    Arc::make_mut(&mut owner).spec.get_or_insert_default().min_ready_seconds = None;
+    let blind = replicas::Snapshot { owner, pods: snapshot.pods.clone(), related: snapshot.related.clone() };
+    let deletes = |step: &Step| step.writes.iter().any(|write| matches!(write.verb, Verb::Delete(_)));
+    if let (Some(ours), Some(theirs)) = (
+        plan.steps.iter_mut().find(|step| deletes(step)),
+        replicas::plan(&blind, now).steps.into_iter().find(|step| deletes(step)),
+    ) {
+        *ours = theirs;
     }
 }
 

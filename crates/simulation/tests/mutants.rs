@@ -30,6 +30,7 @@ const SEEDS: u64 = 2000;
 #[case(Mutant::DeletesSetsInUse, "no ReplicaSet in use is deleted")]
 #[case(Mutant::CreatesOnlyOnePod, "every history converges")]
 #[case(Mutant::DeletesOnOldNews, "nobody else's pod is deleted")]
+#[case(Mutant::RanksByReadiness, "no fewer available pods than replicas less maxUnavailable")]
 fn every_planted_bug_is_found(#[case] mutant: Mutant, #[case] invariant: &str) {
     // Another rule may be broken before this one: that is a find too, but not the one to be shown here.
     let finds = (0..SEEDS)

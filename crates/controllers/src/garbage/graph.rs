@@ -37,6 +37,11 @@ impl Item {
         Self { kind: KindRef::of::<K>(), object }
     }
 
+    /// An object that is held otherwise than in a cache, as an item.
+    pub fn held(kind: KindRef, object: Arc<dyn HasMeta>) -> Self {
+        Self { kind, object }
+    }
+
     /// Its metadata.
     pub fn meta(&self) -> &ObjectMeta {
         self.object.meta()

@@ -6,7 +6,7 @@
 //! that among pods of about the same age the choice is as good as random and not always the newest node's.
 //!
 //! Upstream does not look at `minReadySeconds` here, and so may delete an available pod where the Deployment counted
-//! on an unavailable one going. That breaks maxUnavailable; hence the difference.
+//! on an unavailable one going. That breaks maxUnavailable; hence the difference (docs/adr/0008-available-pods-go-last.md).
 
 use crate::pod::{self, DELETION_COST, Sketch};
 use jiff::Timestamp;

@@ -37,8 +37,17 @@ async fn plain_and_aggregated_discovery_tell_the_same() {
     assert_eq!((&pods["scope"], &pods["shortNames"]), (&json!("Namespaced"), &json!(["po"])));
     let subs: Vec<&str> =
         pods["subresources"].as_array().unwrap().iter().map(|s| s["subresource"].as_str().unwrap()).collect();
-    let expected =
-        ["attach", "binding", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "status"];
+    let expected = [
+        "attach",
+        "binding",
+        "ephemeralcontainers",
+        "eviction",
+        "exec",
+        "log",
+        "portforward",
+        "proxy",
+        "status",
+    ];
     assert_eq!(subs, expected);
 
     let (_, _, listed) = get(&server, "/apis/apps/v1", "*/*").await;

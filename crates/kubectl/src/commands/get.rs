@@ -294,7 +294,8 @@ fn natural(a: &str, b: &str) -> Ordering {
         } else if x == y {
             (a, b) = (&a[1..], &b[1..]);
         } else {
-            return x.cmp(y);
+            // Digits before all others: `a1` before `a-`, though `-` is the lower byte.
+            return y.is_ascii_digit().cmp(&x.is_ascii_digit()).then(x.cmp(y));
         }
     }
     a.len().cmp(&b.len())

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How long a shim may take to start a container; far beyond what a loaded machine needs.
 const STARTING: Duration = Duration::from_secs(120);
 
+/// How long a shim that has taken a container may take to say who it is: it does so next, but machines stall.
+const NAMING: Duration = Duration::from_secs(10);
+
 impl NativeRuntime {
     pub(super) async fn start(&self, id: &str) -> Result<(), RuntimeError> {
         let not_found = || RuntimeError::NotFound(format!("container {id}"));
@@ -33,17 +36,19 @@ impl NativeRuntime {
             }
         }
         // An earlier Sagong may have ended while it was starting this one.
+        let mut taken = false;
         if self.inner.shim_of(id).is_none() {
             let (inner, id_, name_) = (self.inner.clone(), id.to_owned(), name.clone());
             let (shim, reply) =
                 blocking(move || inner.launch(&id_).map_err(failed("starting container", &name_))).await?;
             self.watch(id.to_owned(), shim);
-            if let Some(message) = reply.error.filter(|_| !reply.taken) {
+            taken = reply.taken;
+            if let Some(message) = reply.error.filter(|_| !taken) {
                 self.inner.settle(id);
                 return Err(failed("starting container", &name)(message));
             }
         }
-        match self.started(id).await {
+        match self.started(id, taken).await {
             Some(ContainerState::Exited { started: None, message, .. }) => {
                 self.inner.settle(id);
                 Err(failed("starting container", &name)(message))
@@ -58,10 +63,12 @@ impl NativeRuntime {
     }
 
     /// What became of a start: at once if its shim answered, else when there are records of it. The state cannot be
-    /// told from the answer: a short container may have ended since.
-    async fn started(&self, id: &str) -> Option<ContainerState> {
+    /// told from the answer: a short container may have ended since. `taken`: the shim of an earlier Sagong has the
+    /// container, and may not have said yet who it is.
+    async fn started(&self, id: &str, taken: bool) -> Option<ContainerState> {
         let directory = self.inner.layout.container(id);
-        let deadline = tokio::time::Instant::now() + STARTING;
+        let now = tokio::time::Instant::now();
+        let (deadline, named_by) = (now + STARTING, now + if taken { NAMING } else { Duration::ZERO });
         loop {
             // Asked before the records are read: they are complete when the shim is gone.
             let shim = self.inner.shim_of(id);
@@ -71,7 +78,8 @@ impl NativeRuntime {
                 }
                 return Some(state);
             }
-            if shim.is_none() || tokio::time::Instant::now() > deadline {
+            let now = tokio::time::Instant::now();
+            if shim.is_none() && now >= named_by || now > deadline {
                 return None;
             }
             // Only when another Sagong's shim is at work, for milliseconds; it tells nobody.
@@ -87,12 +95,16 @@ impl NativeRuntime {
     }
 }
 
+/// The process, if it lives.
+pub(super) fn living(shim: &ShimRecord) -> Option<OwnedFd> {
+    let handle = shim.process.open().ok().flatten()?;
+    (!process::wait_ended(&handle, Duration::ZERO)).then_some(handle)
+}
+
 impl Inner {
     /// The container's shim, if it lives.
     pub(super) fn shim_of(&self, id: &str) -> Option<OwnedFd> {
-        let shim = ShimRecord::load(&self.layout.container(id)).ok().flatten()?;
-        let handle = shim.process.open().ok().flatten()?;
-        (!process::wait_ended(&handle, Duration::ZERO)).then_some(handle)
+        living(&ShimRecord::load(&self.layout.container(id)).ok().flatten()?)
     }
 
     /// The shim's process, and what it said.

@@ -1,6 +1,7 @@
 //! Noticing the end of containers.
 
 use super::process;
+use super::start::living;
 use super::state::{ContainerRecord, ExitRecord, Record, ShimRecord, StartRecord};
 use super::{Inner, NativeRuntime, lock};
 use crate::{ContainerEvent, ContainerState};
@@ -49,12 +50,14 @@ impl Inner {
     /// the end recorded here. Nothing if the container was never started, or is settled.
     pub(super) fn settle(&self, id: &str) {
         let directory = self.layout.container(id);
+        // Not every process that ends here is the one that is beside the container. Looked for before its record, which is
+        // complete when it is gone; and once: one that begins meanwhile is not one that has ended.
+        let shim = ShimRecord::load(&directory).ok().flatten();
+        let alive = shim.as_ref().is_some_and(|shim| living(shim).is_some());
         let exit = match ExitRecord::load(&directory) {
             Ok(Some(exit)) => exit,
             found => {
-                // Not every process that ends here is the one that is beside the container.
-                let alive = self.shim_of(id).is_some();
-                let started = ShimRecord::load(&directory).is_ok_and(|shim| shim.is_some());
+                let started = shim.is_some();
                 let known = ContainerRecord::load(&directory).is_ok_and(|record| record.is_some());
                 if alive || !known || (!started && found.is_ok()) {
                     return;

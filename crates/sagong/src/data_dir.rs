@@ -131,9 +131,24 @@ impl DataDir {
             Ok(mut file) => {
                 file.set_len(0).and_then(|()| file.rewind())?;
                 write!(file, "{}", std::process::id())?;
+                self.sweep();
                 Ok(Ok(Lock { _file: file }))
             }
             Err(pid) => Ok(Err(pid)),
+        }
+    }
+
+    /// Removes what [`write_private`] left half-written when its process was killed. To be called by whoever has the
+    /// lock: nobody else writes here.
+    fn sweep(&self) {
+        let names = fs::read_dir(&self.path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_half = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let pid = name.rsplit_once(".new.").map(|(_, pid)| pid);
+            pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        for half in names.filter(is_half) {
+            let _ = fs::remove_file(half);
         }
     }
 
@@ -237,6 +252,20 @@ mod tests {
         assert_eq!(data.running().unwrap(), Some(std::process::id()));
         drop(lock);
         assert_eq!(data.running().unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_half_written_when_a_process_was_killed_is_swept_away() {
+        let outer = tempfile::tempdir().unwrap();
+        let data = DataDir::create(outer.path()).unwrap();
+        for name in ["kubeconfig", "kubeconfig.new.123", "cluster.new.45", "sagong.new.log"] {
+            fs::write(data.join(name), "").unwrap();
+        }
+        let _lock = data.lock().unwrap().ok().unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(outer.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["kubeconfig", "lock", "sagong.new.log"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::printers::table::{self, Growing, Options};
 use crate::printers::{Format, PRINT, list_of};
 use crate::watch;
 use http::Method;
+use sagong_api::quantity::Amount;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
@@ -268,37 +269,18 @@ fn order(a: Option<&Value>, b: Option<&Value>) -> Ordering {
         (Some(Value::Number(a)), Some(Value::Number(b))) => {
             a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal)
         }
-        (Some(Value::String(a)), Some(Value::String(b))) => natural(a, b),
+        (Some(Value::String(a)), Some(Value::String(b))) => texts(a, b),
         (Some(Value::Bool(a)), Some(Value::Bool(b))) => a.cmp(b),
         _ => Ordering::Equal,
     }
 }
 
-/// Runs of digits compare as numbers.
-fn natural(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
-    while let (Some(x), Some(y)) = (a.first(), b.first()) {
-        if x.is_ascii_digit() && y.is_ascii_digit() {
-            let run = |text: &[u8]| text.iter().take_while(|c| c.is_ascii_digit()).count();
-            let (m, n) = (run(a), run(b));
-            let strip = |text: &[u8]| {
-                let zeros = text.iter().take_while(|c| **c == b'0').count();
-                text[zeros..].to_vec()
-            };
-            let (p, q) = (strip(&a[..m]), strip(&b[..n]));
-            let by_value = p.len().cmp(&q.len()).then_with(|| p.cmp(&q)).then_with(|| m.cmp(&n));
-            if by_value != Ordering::Equal {
-                return by_value;
-            }
-            (a, b) = (&a[m..], &b[n..]);
-        } else if x == y {
-            (a, b) = (&a[1..], &b[1..]);
-        } else {
-            // Digits before all others: `a1` before `a-`, though `-` is the lower byte.
-            return y.is_ascii_digit().cmp(&x.is_ascii_digit()).then(x.cmp(y));
-        }
+/// Quantities compare by what they amount to (`9` before `10`, `1500m` before `2Ki`), other texts byte by byte.
+fn texts(a: &str, b: &str) -> Ordering {
+    match (a.parse::<Amount>(), b.parse::<Amount>()) {
+        (Ok(a), Ok(b)) => a.cmp(&b),
+        _ => a.cmp(b),
     }
-    a.len().cmp(&b.len())
 }
 
 async fn watch_it(context: &Context) -> Outcome {
@@ -455,5 +437,18 @@ impl Screen<'_> {
         self.headers = false;
         out(&text);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_sorted_by_amount_and_other_texts_byte_by_byte() {
+        assert_eq!(texts("9", "10"), Ordering::Less);
+        assert_eq!(texts("2Ki", "1500m"), Ordering::Greater);
+        assert_eq!(texts("kubia-54fpd", "kubia-5q9rr"), Ordering::Less);
+        assert_eq!(texts("x-1", "x1"), Ordering::Less);
     }
 }

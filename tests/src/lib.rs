@@ -7,6 +7,7 @@ pub mod debian;
 pub mod load;
 pub mod registry;
 pub mod shell;
+pub mod small_disk;
 pub mod tools;
 
 use serde_json::Value;

@@ -78,3 +78,11 @@ pub fn events(cluster: &Cluster, pod: &str) -> Vec<(String, String)> {
     let all = list["items"].as_array().cloned().unwrap_or_default();
     all.iter().map(|event| (text(&event["reason"]), text(&event["message"]))).collect()
 }
+
+/// Waits until something is told of a pod.
+pub fn told(cluster: &Cluster, pod: &str, reason: &str, message: &str) {
+    eventually(&format!("{reason} {message:?} of {pod}"), || {
+        let all = events(cluster, pod);
+        all.iter().any(|(r, m)| r == reason && m.contains(message)).then_some(())
+    });
+}

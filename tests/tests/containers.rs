@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use sagong_tests::shell::{cluster_with, create, events, output, pod};
+use sagong_tests::shell::{cluster_with, create, events, output, pod, told};
 use sagong_tests::{Cluster, eventually, have, run, stdout};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -17,13 +17,6 @@ fn status(cluster: &Cluster, pod: &str, fits: impl Fn(&Value) -> bool) -> Value 
         let status = cluster.get(&["pod", pod])["status"]["containerStatuses"][0].clone();
         fits(&status).then_some(status)
     })
-}
-
-fn told(cluster: &Cluster, pod: &str, reason: &str, message: &str) {
-    eventually(&format!("{reason} {message:?} of {pod}"), || {
-        let all = events(cluster, pod);
-        all.iter().any(|(r, m)| r == reason && m.contains(message)).then_some(())
-    });
 }
 
 #[test]

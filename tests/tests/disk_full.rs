@@ -4,31 +4,11 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sagong_tests::crash::shims;
-use sagong_tests::{Cluster, eventually, have, run, stdout};
+use sagong_tests::small_disk::SmallDisk;
+use sagong_tests::{Cluster, eventually, have, run};
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
-use std::process::Command;
-
-/// The cluster's data directory on a disk of its own; gone when dropped, and the cluster stopped before.
-struct SmallDisk<'a>(&'a Cluster);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(cluster: &'a Cluster) -> Self {
-        std::fs::create_dir(cluster.data_dir()).unwrap();
-        stdout(
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(cluster.data_dir()),
-        );
-        Self(cluster)
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        run(&mut self.0.sagong(&["down"]));
-        run(Command::new("umount").arg(self.0.data_dir()));
-    }
-}
 
 #[test]
 fn a_full_disk_refuses_writes_and_nothing_more() {
@@ -36,7 +16,7 @@ fn a_full_disk_refuses_writes_and_nothing_more() {
         return;
     }
     let cluster = Cluster::prepare();
-    let _disk = SmallDisk::mount(&cluster);
+    let _disk = SmallDisk::mount(&cluster, 24);
     cluster.load_shell();
     cluster.up(&[]);
     let container = json!({"name": "main", "image": "test/shell:1", "imagePullPolicy": "Never",

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+use sagong_tests::shell::{TOOLS, create, import, output, pod, root};
 use sagong_tests::{Cluster, eventually, have, stdout};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// The image of a small system: a shell, its tools, and kubectl.
-const TOOLS: &str = "tools:v1";
 
 /// kubectl itself, behind what may stand before it.
 fn kubectl() -> PathBuf {
@@ -16,47 +14,14 @@ fn kubectl() -> PathBuf {
     Path::new(path.trim()).canonicalize().unwrap()
 }
 
+/// A cluster with the image of tools, kubectl among them.
 fn cluster() -> Cluster {
-    let root = tempfile::tempdir().unwrap();
-    for directory in ["bin", "etc", "tmp"] {
-        std::fs::create_dir(root.path().join(directory)).unwrap();
-    }
-    let bin = root.path().join("bin");
-    let busybox = stdout(Command::new("sh").args(["-c", "command -v busybox"]));
-    std::fs::copy(busybox.trim(), bin.join("busybox")).unwrap();
-    for applet in stdout(Command::new("busybox").arg("--list")).lines().filter(|name| *name != "busybox") {
-        std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-    }
-    std::fs::copy(kubectl(), bin.join("kubectl")).unwrap();
+    let root = root(&[]);
+    std::fs::copy(kubectl(), root.path().join("bin/kubectl")).unwrap();
     let cluster = Cluster::prepare();
-    stdout(&mut cluster.sagong(&["image", "import", root.path().to_str().unwrap(), TOOLS]));
+    import(&cluster, root.path(), TOOLS);
     cluster.up(&[]);
     cluster
-}
-
-/// A pod of one container that runs a script.
-fn pod(name: &str, script: &str) -> Value {
-    let container = json!({
-        "name": "main", "image": TOOLS, "imagePullPolicy": "Never", "command": ["/bin/sh", "-c", script],
-    });
-    let spec =
-        json!({"containers": [container], "terminationGracePeriodSeconds": 0, "restartPolicy": "Never"});
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-}
-
-fn create(cluster: &Cluster, object: &Value) {
-    cluster.kubectl_stdin(&["create"], &object.to_string());
-}
-
-/// What a pod that runs to its end printed.
-fn output(cluster: &Cluster, pod: &Value) -> String {
-    create(cluster, pod);
-    let name = pod["metadata"]["name"].as_str().unwrap();
-    eventually(&format!("the end of {name}"), || {
-        let phase = cluster.get(&["pod", name])["status"]["phase"].clone();
-        (phase == "Succeeded" || phase == "Failed").then_some(())
-    });
-    cluster.kubectl(&["logs", name])
 }
 
 /// Each line would say ESCAPED if it worked.

@@ -3,27 +3,8 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sagong_tests::shell::{TOOLS, create, import, pod, root};
-use sagong_tests::{Cluster, eventually, have, run, stdout};
-use std::process::Command;
-
-/// The cluster's data directory on a disk of its own; gone when dropped, and the cluster stopped before.
-struct SmallDisk<'a>(&'a Cluster);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(cluster: &'a Cluster) -> Self {
-        std::fs::create_dir(cluster.data_dir()).unwrap();
-        let mut mount = Command::new("mount");
-        stdout(mount.args(["-t", "tmpfs", "-o", "size=200m", "tmpfs"]).arg(cluster.data_dir()));
-        Self(cluster)
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        run(&mut self.0.sagong(&["down"]));
-        run(Command::new("umount").arg(self.0.data_dir()));
-    }
-}
+use sagong_tests::small_disk::SmallDisk;
+use sagong_tests::{Cluster, eventually, have};
 
 #[test]
 fn who_fills_the_disk_is_evicted_and_everybody_else_stays() {
@@ -31,7 +12,7 @@ fn who_fills_the_disk_is_evicted_and_everybody_else_stays() {
         return;
     }
     let cluster = Cluster::prepare();
-    let _disk = SmallDisk::mount(&cluster);
+    let _disk = SmallDisk::mount(&cluster, 200);
     let root = root(&[]);
     import(&cluster, root.path(), TOOLS);
     cluster.up(&[]);

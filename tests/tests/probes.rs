@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sagong_tests::debian::{base, install};
-use sagong_tests::shell::{cluster_with, create, events, import, pod};
+use sagong_tests::shell::{cluster_with, create, events, import, pod, told};
 use sagong_tests::{Cluster, eventually, have, stdout};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -29,14 +29,6 @@ server.wait_for_termination()
 
 fn is_ready(cluster: &Cluster, pod: &str) -> bool {
     cluster.get(&["pod", pod])["status"]["containerStatuses"][0]["ready"] == true
-}
-
-/// Waits until something is told of a pod.
-fn told(cluster: &Cluster, pod: &str, reason: &str, message: &str) {
-    eventually(&format!("{reason} {message:?} of {pod}"), || {
-        let all = events(cluster, pod);
-        all.iter().any(|(r, m)| r == reason && m.contains(message)).then_some(())
-    });
 }
 
 #[test]

@@ -7,7 +7,6 @@
 
 mod forward;
 mod location;
-mod trust;
 
 use crate::answer;
 use crate::body::Body;

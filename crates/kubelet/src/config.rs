@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// Most pods on a node unless it is told another number, as upstream has it.
+pub const MOST_PODS: u32 = 110;
+
 /// Settings of the kubelet. Fields that upstream has in `KubeletConfiguration` keep its meaning.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,7 +20,7 @@ pub struct Config {
     pub pod_cidr: Option<String>,
     /// `InternalIP` addresses of the node; the first is `status.hostIP` of its pods.
     pub node_addresses: Vec<IpAddr>,
-    /// Most pods this node takes (`status.capacity.pods`). Upstream: 110.
+    /// Most pods this node takes (`status.capacity.pods`).
     pub max_pods: u32,
     /// Name servers for pods with `dnsPolicy: ClusterFirst`; if empty they get the host's.
     pub cluster_dns: Vec<IpAddr>,
@@ -44,7 +47,7 @@ impl Config {
             data_dir: data_dir.into(),
             pod_cidr: None,
             node_addresses: Vec::new(),
-            max_pods: 110,
+            max_pods: MOST_PODS,
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             kubelet_port: 0,

@@ -34,7 +34,7 @@ mod simulated;
 mod streams;
 mod volumes;
 
-pub use config::Config;
+pub use config::{Config, MOST_PODS};
 pub use error::KubeletError;
 pub use kubelet::Kubelet;
 pub use logs::{LogError, LogOptions, LogStream};

@@ -1,8 +1,8 @@
 //! The command line.
 
-use crate::data_dir::MOST_PODS;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
+use sagong_kubelet::MOST_PODS;
 use std::path::PathBuf;
 use std::time::Duration;
 

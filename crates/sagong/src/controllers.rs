@@ -3,10 +3,9 @@
 
 use crate::cli;
 use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use pem::{EncodeConfig, LineEnding, Pem};
 use sagong_controllers::Options;
 use sagong_controllers::election::{Election, Settings};
 use std::future::Future;
@@ -59,7 +58,7 @@ pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
     let config = config.context("the kubeconfig does not say how to reach a cluster")?;
     let server = config.cluster_url.clone();
     // Without it in their namespace no pod with a token starts; upstream's is told it with --root-ca-file.
-    let root_ca = config.root_cert.as_deref().map(pem);
+    let root_ca = config.root_cert.as_deref().map(text);
     let client = Client::try_from(config).with_context(|| format!("cannot use {server}"))?;
     let version = client.apiserver_version().await.with_context(|| format!("{server} does not answer"))?;
 
@@ -82,14 +81,9 @@ pub(crate) async fn run(options: cli::Controllers) -> Result<()> {
 }
 
 /// Certificates as text.
-fn pem(certificates: &[Vec<u8>]) -> String {
-    let one = |der: &Vec<u8>| {
-        let text = STANDARD.encode(der);
-        let lines: Vec<&str> =
-            (0..text.len()).step_by(64).filter_map(|at| text.get(at..text.len().min(at + 64))).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    };
-    certificates.iter().map(one).collect()
+fn text(certificates: &[Vec<u8>]) -> String {
+    let all: Vec<Pem> = certificates.iter().map(|der| Pem::new("CERTIFICATE", der.clone())).collect();
+    pem::encode_many_config(&all, EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 /// Works until interrupted or until the lease is lost; then somebody else may be at work already.

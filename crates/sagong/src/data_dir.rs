@@ -34,11 +34,9 @@ pub(crate) struct ClusterConfig {
     pub(crate) max_pods: u32,
 }
 
-/// Most pods on a node, as upstream's kubelet has it.
-pub(crate) const MOST_PODS: u32 = 110;
-
+/// Clusters that were made before the option take as many as they did.
 fn most_pods() -> u32 {
-    MOST_PODS
+    sagong_kubelet::MOST_PODS
 }
 
 impl ClusterConfig {

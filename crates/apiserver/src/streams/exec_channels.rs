@@ -17,8 +17,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client is told nothing. client-go before 1.33 begins to read while it still makes its streams, and throws
-/// away, with the words `Unknown stream id 1`, what comes for one that is not made yet.
+/// How long a client is told nothing. Without the fix of kubernetes#131203 client-go begins to read while it still makes
+/// its streams, and throws away, with the words `Unknown stream id 1`, what comes for one that is not made yet.
 const HEAD_START: Duration = Duration::from_millis(10);
 
 /// Serves one session. `begin` starts the program; `verdict` puts its exit code into words.

@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let flags = &context.flags;
     let (targets, command) = flags.args.split_at(flags.dash.unwrap_or(flags.args.len()));
     let copied = !flags.text("copy-to").is_empty();
-    debug_copy::check(flags, command)?;
+    debug_copy::check(context, command)?;
     let profile = flags.text("profile");
     if !matches!(profile, "legacy" | "general" | "baseline" | "restricted" | "netadmin" | "sysadmin" | "auto")
     {

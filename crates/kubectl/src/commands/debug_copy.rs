@@ -14,12 +14,14 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// They do not.
-pub(super) fn check(flags: &Parsed, command: &[String]) -> Outcome {
+pub(super) fn check(context: &Context, command: &[String]) -> Outcome {
+    let flags = &context.flags;
     let images = flags.list("set-image");
     if let Some(wrong) = images.iter().find(|pair| !pair.contains('=')) {
         return Err(Failure::Verbatim(format!(
-            "error: invalid argument {} for \"--set-image\" flag: {wrong} must be formatted as key=value\nSee 'kubectl debug --help' for usage.",
-            quote(wrong)
+            "error: invalid argument {} for \"--set-image\" flag: {wrong} must be formatted as key=value\nSee '{} --help' for usage.",
+            quote(wrong),
+            context.command
         )));
     }
     if !flags.text("copy-to").is_empty() {

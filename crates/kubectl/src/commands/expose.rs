@@ -129,7 +129,7 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     if !flags.text("external-ip").is_empty() {
         service["spec"]["externalIPs"] = json!([flags.text("external-ip")]);
     }
-    service = overridden(context, service, "merge")?;
+    service = overridden(context, service)?;
     write::record(context, &mut service);
     let (namespace, explicit) = context.namespace().await?;
     if teller.dry_run != DryRun::Client || explicit {
@@ -144,14 +144,13 @@ async fn one(context: &Context, teller: &Teller, info: Info) -> Outcome {
     teller.tell_built(&created, "exposed")
 }
 
-/// What `--overrides` makes of an object, by `--override-type`, which is `usual` if it is not given.
+/// What `--overrides` makes of an object, by `--override-type`.
 ///
 /// # Errors
 /// The override does not fit, or there is no such type.
-pub(crate) fn overridden(context: &Context, object: Value, usual: &str) -> Outcome<Value> {
+pub(crate) fn overridden(context: &Context, object: Value) -> Outcome<Value> {
     let flags = &context.flags;
     let (text, kind) = (flags.text("overrides"), flags.text("override-type"));
-    let kind = if kind.is_empty() { usual } else { kind };
     if !matches!(kind, "json" | "merge" | "strategic") {
         return fail(format!("invalid override type: {kind}"));
     }

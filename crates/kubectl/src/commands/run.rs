@@ -118,7 +118,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
             write::annotate(&mut object, key, value);
         }
     }
-    object = super::expose::overridden(context, object, "merge")?;
+    object = super::expose::overridden(context, object)?;
     write::record(context, &mut object);
     if flags.on("expose") {
         let port: i64 = port.parse().unwrap_or(0);

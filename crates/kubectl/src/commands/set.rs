@@ -1,5 +1,6 @@
 //! `set image`, `set env`, `set resources`, `set selector`, `set serviceaccount`.
 
+use super::create::data::check_variable;
 use crate::builder::{self, Builder, Info};
 use crate::context::{Context, out};
 use crate::failure::{Failure, Outcome, fail, quote};
@@ -284,12 +285,9 @@ fn check_names(changes: &[String]) -> Outcome {
     let removed: Vec<&str> =
         changes.iter().filter(|c| !c.contains('=')).filter_map(|c| c.strip_suffix('-')).collect();
     for (name, _) in changes.iter().filter_map(|change| change.split_once('=')) {
-        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(letter) {
-            return fail(format!(
-                "{} is not a valid key name: a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')",
-                quote(name)
-            ));
+        // kubectl says nothing of a name that is empty, either.
+        if !name.is_empty() {
+            check_variable(name)?;
         }
         if removed.contains(&name) {
             return fail("can not both modify and remove the same environment variable in the same command");

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::client::ConfigExt;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -161,7 +162,8 @@ impl Request {
         }
         let name = rustls::pki_types::ServerName::try_from(self.host.clone())
             .unwrap_or_else(|_| rustls::pki_types::ServerName::IpAddress(address.ip().into()));
-        let connector = TlsConnector::from(TLS.clone().map_err(|error| error.to_string())?);
+        let config = TLS.as_ref().map_err(|error| error.to_string())?;
+        let connector = TlsConnector::from(config.clone());
         let stream = connector.connect(name, stream).await.map_err(|error| {
             let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
             match cause {
@@ -279,64 +281,13 @@ pub(crate) fn port(port: &IntOrString, spec: &Container) -> Result<u16, String> 
 }
 
 /// TLS that trusts any certificate: a probe asks whether somebody answers, not who.
-static TLS: LazyLock<Result<Arc<rustls::ClientConfig>, rustls::Error>> = LazyLock::new(|| {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let trust = Arc::new(trust::Anyone(provider.clone()));
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(trust)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+static TLS: LazyLock<kube::Result<Arc<rustls::ClientConfig>>> = LazyLock::new(|| {
+    let mut config = kube::Config::new(http::Uri::from_static("https://container"));
+    config.accept_invalid_certs = true;
+    // Else those of the machine would be loaded, for nothing.
+    config.root_cert = Some(Vec::new());
+    config.rustls_client_config().map(Arc::new)
 });
-
-mod trust {
-    //! A certificate check that is none.
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::CryptoProvider;
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    use std::sync::Arc;
-
-    #[derive(Debug)]
-    pub(super) struct Anyone(pub(super) Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for Anyone {
-        fn verify_server_cert(
-            &self,
-            _end_entity: &CertificateDer<'_>,
-            _intermediates: &[CertificateDer<'_>],
-            _server_name: &ServerName<'_>,
-            _ocsp_response: &[u8],
-            _now: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _message: &[u8],
-            _cert: &CertificateDer<'_>,
-            _dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _message: &[u8],
-            _cert: &CertificateDer<'_>,
-            _dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,9 @@ use super::spec::{self, Inputs, Machine};
 use super::state::{self, ContainerRecord, LaunchRecord, Record, ShimRecord, StartRecord};
 use super::watch::observed;
 use super::{Entry, Inner, NativeRuntime, blocking, cgroup_root, failed, lock, new_id};
-use crate::{Container, ContainerConfig, ContainerState, PidNamespace, RuntimeError, SandboxConfig};
+use crate::{
+    Container, ContainerConfig, ContainerState, Identity, PidNamespace, RuntimeError, SandboxConfig,
+};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use std::io;
@@ -83,9 +85,9 @@ impl NativeRuntime {
         let record = blocking(move || {
             let directory = inner.layout.container(&id_);
             let identity = spec::identity_of(&config).map_err(failed("creating container", &config.name))?;
-            let record =
-                ContainerRecord { sandbox_id, config, identity: Some(identity), created: Timestamp::now() };
-            inner.prepare(&id_, &directory, &sandbox, &record).map_err(|error| {
+            let who = Some(identity.clone());
+            let record = ContainerRecord { sandbox_id, config, identity: who, created: Timestamp::now() };
+            inner.prepare(&id_, &directory, &sandbox, &record, identity).map_err(|error| {
                 let _ = sagong_image::remove_tree(&directory);
                 failed("creating container", &record.config.name)(error)
             })?;
@@ -168,6 +170,7 @@ impl Inner {
         directory: &Path,
         sandbox: &SandboxConfig,
         record: &ContainerRecord,
+        identity: Identity,
     ) -> io::Result<()> {
         let config = &record.config;
         check(config)?;
@@ -181,7 +184,6 @@ impl Inner {
             [root.as_str(), parent, id].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
         let cgroup = cgroup.join("/");
         spec::make_working_directory(config)?;
-        let identity = record.identity.clone().unwrap_or_default();
         let uid = identity.uid;
         let processes = self.processes(config, &pins)?;
         let inputs = Inputs {

@@ -274,9 +274,7 @@ fn entries(context: &Context, kind: &str, name: &str) -> Outcome<Vec<(String, Ve
                 Some((key, value)) => (key.to_owned(), value.to_owned()),
                 None => (line.to_owned(), std::env::var(line).unwrap_or_default()),
             };
-            if !is_variable(&key) {
-                return fail(format!("{} is not a valid key name: {NO_VARIABLE}", quote(&key)));
-            }
+            check_variable(&key)?;
             all.push((key, value.into_bytes()));
         }
     }
@@ -306,12 +304,19 @@ fn entries(context: &Context, kind: &str, name: &str) -> Outcome<Vec<(String, Ve
     Ok(all)
 }
 
-const NO_VARIABLE: &str = "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')";
-
 /// Whether it can name a variable of an environment, in a wide sense.
-fn is_variable(name: &str) -> bool {
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check_variable(name: &str) -> Outcome {
     let first = |c: char| c.is_ascii_alphabetic() || matches!(c, '-' | '.' | '_');
-    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
+    if name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit()) {
+        return Ok(());
+    }
+    fail(format!(
+        "{} is not a valid key name: a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is '[-._a-zA-Z][-._a-zA-Z0-9]*')",
+        quote(name)
+    ))
 }
 
 fn from_file(source: &str, all: &mut Vec<(String, Vec<u8>)>) -> Outcome {

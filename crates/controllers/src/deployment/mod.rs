@@ -69,17 +69,20 @@ fn wake_owners(caches: &Caches, change: &Change<ReplicaSet>, wake: &mut dyn FnMu
             wake(Key::new(namespace, &owner.name));
         }
     }
-    if let Some(set) = &change.new
+    // One that nobody controls may be adopted; one that is on its way out is in the way, and then no longer.
+    if let Some(set) = change.new.as_ref().or(change.old.as_ref())
         && controller_of(&set.metadata).is_none()
-        && set.metadata.deletion_timestamp.is_none()
     {
-        for deployment in
-            caches.deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default())
-        {
-            let selector = deployment.spec.as_ref().map(|spec| Matcher::of(&spec.selector));
-            if selector.is_some_and(|selector| selector.matches(&set.metadata)) {
-                wake(Key::of(&deployment.metadata));
-            }
+        wake_who_selects(caches, set, wake);
+    }
+}
+
+/// Wakes the Deployments that would adopt a ReplicaSet.
+fn wake_who_selects(caches: &Caches, set: &ReplicaSet, wake: &mut dyn FnMut(Key)) {
+    for deployment in caches.deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default()) {
+        let selector = deployment.spec.as_ref().map(|spec| Matcher::of(&spec.selector));
+        if selector.is_some_and(|selector| selector.matches(&set.metadata)) {
+            wake(Key::of(&deployment.metadata));
         }
     }
 }
@@ -94,7 +97,7 @@ fn wake_when_old_pods_are_gone(caches: &Caches, change: &Change<Sketch>, wake: &
     };
     let namespace = old.metadata.namespace.as_deref().unwrap_or_default();
     let Some(set) = caches.replica_sets.get(&Key::new(namespace, &owner.name)) else { return };
-    let Some(owner) = controller_of(&set.metadata) else { return };
+    let Some(owner) = controller_of(&set.metadata) else { return wake_who_selects(caches, &set, wake) };
     let key = Key::new(namespace, &owner.name);
     if caches.deployments.get(&key).is_some_and(|deployment| recreate::is_strategy_of(&deployment)) {
         wake(key);

@@ -165,8 +165,8 @@ fn tell<O: Replicated>(owner: &O, counts: Counts, failure: Option<FailureConditi
     (status != owner.status()).then(|| Write::update_status(owner.with_status(status)))
 }
 
-/// Wakes the owners a changed pod concerns: its controller before and now, or, if it has none, all that could
-/// adopt it. `all` lists the owners of a namespace.
+/// Wakes the owners a changed pod concerns: its controller before and now, or, if it has or had none, all that could
+/// adopt it: they count it before it is theirs, and must learn that it is gone. `all` lists the owners of a namespace.
 pub fn wake_owners<O: Replicated>(
     change: &Change<Sketch>,
     wake: &mut dyn FnMut(Key),
@@ -186,10 +186,7 @@ pub fn wake_owners<O: Replicated>(
             wake(Key::new(namespace, &owner.name));
         }
     }
-    if let Some(pod) = &change.new
-        && controller_of(&pod.metadata).is_none()
-        && pod::is_active(pod)
-    {
+    for pod in change.versions().filter(|pod| controller_of(&pod.metadata).is_none() && pod::is_active(pod)) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let could_adopt = |owner: &Arc<O>| owner.matcher().matches(&pod.metadata);
         all(namespace)
@@ -314,6 +311,27 @@ mod tests {
         };
         assert_eq!(told(&write.on_success), (done.0, done.1.to_owned()));
         assert_eq!(told(&write.on_failure), (failed.0, failed.1.to_owned()));
+    }
+
+    #[test]
+    fn a_pod_that_nobody_controls_concerns_all_that_could_adopt_it_also_when_it_is_gone() {
+        let owner = snapshot(1, 0, json!(null)).owner;
+        let pod = |labels: Value| {
+            let value = json!({"metadata": {"namespace": "default", "name": "stray", "labels": labels}});
+            Arc::new(serde_json::from_value::<Sketch>(value).unwrap())
+        };
+        let woken = |old: Option<Value>, new: Option<Value>| {
+            let change = Change { old: old.map(pod), new: new.map(pod) };
+            let mut woken = 0;
+            wake_owners(&change, &mut |_| woken += 1, "ReplicaSet", |_| vec![owner.clone()]);
+            woken
+        };
+        let (fits, other) =
+            (json!(owner.spec.as_ref().unwrap().selector.match_labels), json!({"app": "other"}));
+        assert_eq!(woken(None, Some(fits.clone())), 1);
+        assert_eq!(woken(Some(fits.clone()), None), 1);
+        assert_eq!(woken(Some(fits), Some(other.clone())), 1);
+        assert_eq!(woken(Some(other), None), 0);
     }
 
     #[test]
